@@ -1,0 +1,100 @@
+"""Votes as training data: one row per comparison, with every pair that its votes decide.
+
+Reward training and DPO take the same rows. A vote that ranks K completions decides up to C(K, 2) pairs and
+weighs 1 in all (Ouyang et al. 2022, section 3.5: 1 / C(K, 2) each), so a ranking of nine does not drown
+nine votes on two. Only `current_vote` counts; skips and "all bad" decide nothing here.
+"""
+
+import json
+import re
+from typing import Literal
+
+import pyarrow as pa
+
+from palate.config import UserError
+from palate.data.records import split_of
+from palate.data.store import Store
+
+Annotators = Literal["all", "human", "rule", "model"]
+
+PAIR = pa.struct(
+    [
+        ("winner", pa.int32()),  # index into `completions`
+        ("loser", pa.int32()),
+        ("tie", pa.bool_()),
+        ("strength", pa.int32()),  # 0..3 or null
+        ("weight", pa.float64()),  # the weights of one vote's pairs add up to 1
+        ("vote_id", pa.string()),
+        ("annotator_id", pa.string()),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("comparison_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("group", pa.string()),  # prompts of one group are held out together
+        ("split", pa.string()),  # train | test
+        ("messages", pa.string()),  # JSON
+        ("completion_ids", pa.list_(pa.string())),
+        ("completions", pa.list_(pa.string())),
+        ("finish_reasons", pa.list_(pa.string())),
+        ("pairs", pa.list_(PAIR)),
+    ]
+)
+
+_QUERY = """
+WITH chosen AS (
+    SELECT p.*, 1.0 / count(*) OVER (PARTITION BY p.vote_id) AS weight
+    FROM preference p
+    WHERE p.purpose IN ('train', 'random', 'repeat') AND (? = 'all' OR p.annotator_kind = ?)
+), pairs AS (
+    SELECT k.comparison_id,
+           list({'winner': list_position(c.completion_ids, winner) - 1,
+                 'loser': list_position(c.completion_ids, loser) - 1,
+                 'tie': tie, 'strength': strength, 'weight': weight,
+                 'vote_id': vote_id, 'annotator_id': annotator_id}
+                ORDER BY vote_id, winner, loser) AS pairs
+    FROM chosen k JOIN comparison c ON c.id = k.comparison_id
+    GROUP BY k.comparison_id
+), texts AS (
+    SELECT c.id, list(m.text ORDER BY u.place) AS completions,
+           list(m.finish_reason ORDER BY u.place) AS finish_reasons
+    FROM comparison c, unnest(list_transform(c.completion_ids, lambda x, i: {'place': i, 'id': x})) AS v(u)
+    JOIN completion m ON m.id = u.id
+    WHERE c.id IN (SELECT comparison_id FROM pairs)
+    GROUP BY c.id
+)
+SELECT c.id AS comparison_id, c.prompt_id, coalesce(q.meta ->> '$.group', q.id) AS "group", q.split, q.messages,
+       c.completion_ids, t.completions, t.finish_reasons, p.pairs
+FROM pairs p JOIN comparison c ON c.id = p.comparison_id JOIN texts t ON t.id = c.id
+JOIN prompt q ON q.id = c.prompt_id
+WHERE (? IS NULL OR q.source = ?)
+ORDER BY c.id
+"""
+
+
+def rankings(
+    store: Store, annotators: Annotators = "all", source: str | None = None, split_by: str | None = None
+) -> pa.Table:
+    """Rows of `SCHEMA`, ordered by comparison.
+
+    `split_by` is a regular expression searched in the last user turn: prompts that agree in its first group
+    (or in the whole match) form one group, and the train/test split is drawn again by group.
+    """
+    rows = store.table(_QUERY, [annotators, annotators, source, source]).cast(SCHEMA)
+    if split_by is None:
+        return rows
+    try:
+        pattern = re.compile(split_by)
+    except re.error as error:
+        raise UserError(f"--split-by {split_by!r} is not a regular expression: {error}") from error
+    groups = []
+    for messages in rows["messages"].to_pylist():
+        text = json.loads(messages)[-1]["content"]
+        found = pattern.search(text)
+        if found is None:
+            raise UserError(f"--split-by {split_by!r} does not match the prompt {text[:80]!r}")
+        groups.append(found.group(1) if pattern.groups else found.group(0))
+    splits = [split_of(group) for group in groups]
+    rows = rows.set_column(SCHEMA.get_field_index("group"), "group", pa.array(groups))
+    return rows.set_column(SCHEMA.get_field_index("split"), "split", pa.array(splits))

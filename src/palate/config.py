@@ -1,0 +1,366 @@
+"""One frozen dataclass per command: its fields are the flags, the recipe's keys and the documentation.
+
+    palate sft --epochs 3                     flags win over ...
+    palate sft --recipe recipes/demo.yaml     ... the recipe's `sft:` section, which wins over ...
+    palate.yaml                               ... the project's `sft:` section, which wins over the defaults
+
+The sentence under each field is what `palate COMMAND --help` prints. Nothing here imports torch, duckdb or
+gradio, so help is quick.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from tyro.conf import Positional, arg
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+BUILTIN = "builtin"  # names the model that comes with the package
+
+
+class UserError(Exception):
+    """What went wrong, the value, and what to do: printed as one line, never as a traceback."""
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """Make a project folder: palate.yaml, a database, runs/."""
+
+    folder: Positional[Path] = Path(".")
+    """Where; made when it does not exist."""
+    base: str = BUILTIN
+    """The base model: `builtin`, a local folder, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct."""
+    name: str | None = None
+    """The project's name on screens and reports. Default: the folder's name."""
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """Read prompts, demonstrations, preferences or rankings from files (JSONL, JSON, CSV, Parquet, .gz)."""
+
+    files: Positional[tuple[Path, ...]]
+    """The files. Importing the same file twice adds nothing."""
+    kind: Annotated[
+        Literal["auto", "prompts", "demonstrations", "preferences", "rankings"], arg(name="as")
+    ] = "auto"
+    """What the rows are. `auto` looks at their columns and says what it found."""
+    project: Path = Path(".")
+    """The project folder."""
+    group_by: str | None = None
+    """A regular expression on the prompt's text; prompts with the same first group stay in one split."""
+    source: str | None = None
+    """A name for where the rows come from. Default: the file's name."""
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """Supervised fine-tuning: make a starting model from demonstrations (or from best-ranked completions)."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    recipe: Path | None = None
+    """A YAML file with an `sft:` section; flags win over it."""
+    base: str | None = None
+    """The model to start from: `builtin`, a folder, a hub id or a run. Default: the project's base."""
+    method: Literal["full", "lora"] = "full"
+    """`full` trains every weight; `lora` trains adapters on all linear layers."""
+    data: Literal["auto", "demonstrations", "best_ranked"] = "auto"
+    """`auto`: demonstrations when there are any, else the completions that were ranked best."""
+    epochs: float = 2.0
+    """Passes over the rows."""
+    learning_rate: float | None = None
+    """Peak learning rate. Default: 1e-3 for models under 20M weights, else 2e-5; for lora 2e-3, else 2e-4."""
+    batch_size: int = 16
+    """Conversations per optimiser step."""
+    max_length: int = 1024
+    """Tokens per conversation; longer ones are cut at the prompt's start, and counted."""
+    lora_rank: int = 16
+    """Rank of the adapters (method lora); alpha is twice the rank."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises."""
+    limit: int | None = None
+    """Use at most this many rows (for a trial)."""
+    seed: int = 0
+    """Order of the rows and initialisation of the adapters."""
+    device: Device = "auto"
+    """Where to train."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass; weights stay in float32. `auto` probes the hardware."""
+    gradient_checkpointing: bool | None = None
+    """Trade speed for memory. Default: by model size and free memory."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Sample completions to rank: k answers to each prompt, from one or several models."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    recipe: Path | None = None
+    """A YAML file with a `sample:` section; flags win over it."""
+    k: Annotated[int, arg(aliases=["-k"])] = 4
+    """Different completions for each prompt (2..9)."""
+    models: tuple[str, ...] = ()
+    """Runs, folders or hub ids to sample from, in turn. Default: the latest SFT or DPO run."""
+    temperature: tuple[float, ...] = (1.0,)
+    """One or several temperatures, in turn."""
+    top_p: float = 1.0
+    """Nucleus sampling; 1.0 keeps the model's own distribution."""
+    max_new_tokens: int = 96
+    """Longest completion, in tokens."""
+    split: Literal["train", "test", "all"] = "train"
+    """Which prompts. Held-out (test) prompts are kept for evaluation."""
+    limit: int | None = None
+    """At most this many prompts, those without candidates first."""
+    source: str | None = None
+    """Only prompts from this source."""
+    batch_size: int = 128
+    """Sequences generated at once."""
+    seed: int = 0
+    """Makes the samples reproducible."""
+    device: Device = "auto"
+    """Where to generate."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass."""
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Open the browser app: rank completions, see the statistics."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    host: str = "127.0.0.1"
+    """The address to listen on. Anything but localhost is for trusted networks only."""
+    port: int = 7860
+    """The port to listen on; the next free one when it is taken."""
+    annotator: str | None = None
+    """Your name on the votes. Default: asked for on the first screen."""
+    browser: bool = True
+    """Open the page when a desktop is there."""
+
+
+@dataclass(frozen=True)
+class SimulateConfig:
+    """Let rule-based annotators vote, through the same code as people; their votes are marked `rule`."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    taste: str = "vivid"
+    """What they like: vivid, terse, no_cliches, camera."""
+    annotators: int = 4
+    """How many of them."""
+    votes: int | None = None
+    """Votes in all. Default: one per open comparison."""
+    overlap: float = 0.1
+    """Share of the comparisons that two annotators answer."""
+    noise: float = 0.3
+    """Spread of the judgement error, in units of the taste's own spread over the candidates."""
+    tie_margin: float = 0.1
+    """Answers closer than this (same units) are called equal."""
+    side_bias: float = 0.0
+    """Added to whichever answer is shown first (same units)."""
+    laziness: float = 0.0
+    """Share of votes given at random."""
+    seed: int = 0
+    """Makes the votes reproducible."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Learn what people prefer: a score head and LoRA on the SFT model, from every ranking at once."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    recipe: Path | None = None
+    """A YAML file with a `reward:` section; flags win over it."""
+    base: str | None = None
+    """The model to start from. Default: the latest SFT run, else the project's base."""
+    annotators: Literal["all", "human", "rule", "model"] = "all"
+    """Whose votes."""
+    source: str | None = None
+    """Only votes on prompts from this source."""
+    split_by: str | None = None
+    """A regular expression on the prompt's text: prompts with the same first group are held out together."""
+    folds: int = 0
+    """Cross-validate over this many folds of groups before the final fit; 0 uses the test split alone."""
+    epochs: float = 1.0
+    """Passes over the rankings."""
+    learning_rate: float | None = None
+    """Peak learning rate. Default: by model size."""
+    batch_size: int = 16
+    """Rankings per optimiser step."""
+    lora_rank: int = 16
+    """Rank of the adapters; 0 trains the score head alone."""
+    max_length: int = 1024
+    """Tokens of prompt and completion; longer prompts are cut at the start, and counted."""
+    center: float = 0.01
+    """Weight of the penalty that keeps mean scores near zero."""
+    limit: int | None = None
+    """Use at most this many rankings (for a trial)."""
+    seed: int = 0
+    """Order of the rows and initialisation."""
+    device: Device = "auto"
+    """Where to train."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass."""
+
+
+@dataclass(frozen=True)
+class DpoConfig:
+    """Direct preference optimisation: LoRA on the SFT model, from every ranking at once."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    recipe: Path | None = None
+    """A YAML file with a `dpo:` section; flags win over it."""
+    base: str | None = None
+    """The model to start from, which is also the reference. Default: the latest SFT run."""
+    annotators: Literal["all", "human", "rule", "model"] = "all"
+    """Whose votes."""
+    source: str | None = None
+    """Only votes on prompts from this source."""
+    beta: float = 0.1
+    """How dear it is to leave the reference (Rafailov et al. 2023, eq. 7)."""
+    label_smoothing: float = 0.0
+    """Assumed share of flipped votes (conservative DPO)."""
+    epochs: float = 2.0
+    """Passes over the rankings."""
+    learning_rate: float | None = None
+    """Peak learning rate. Default: by model size."""
+    batch_size: int = 16
+    """Rankings per optimiser step."""
+    lora_rank: int = 16
+    """Rank of the adapters; alpha is twice the rank."""
+    max_length: int = 1024
+    """Tokens of prompt and completion; longer prompts are cut at the start, and counted."""
+    limit: int | None = None
+    """Use at most this many rankings (for a trial)."""
+    seed: int = 0
+    """Order of the rows and initialisation."""
+    device: Device = "auto"
+    """Where to train."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Before and after on held-out prompts: samples, learned reward, win rate, KL, length; an HTML report."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    recipe: Path | None = None
+    """A YAML file with an `eval:` section; flags win over it."""
+    models: tuple[str, ...] = ()
+    """What to compare, the baseline among them. Default: base, latest SFT, latest DPO made from it."""
+    baseline: str | None = None
+    """Win rates are against this one. Default: the latest SFT run."""
+    reward: str | None = None
+    """The reward run that judges. Default: the latest."""
+    taste: str | None = None
+    """A rule that judges as well (vivid, terse, ...): the demo's hidden taste. No training stage reads it."""
+    prompts: int = 200
+    """Held-out prompts to use, at most."""
+    samples: int = 2
+    """Completions of each model for each prompt."""
+    temperature: float = 1.0
+    """Sampling temperature, the same for all models."""
+    max_new_tokens: int = 96
+    """Longest completion, in tokens."""
+    source: str | None = None
+    """Only prompts from this source."""
+    batch_size: int = 128
+    """Sequences at once."""
+    seed: int = 0
+    """Makes the samples and the intervals reproducible."""
+    device: Device = "auto"
+    """Where to compute."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass."""
+
+
+@dataclass(frozen=True)
+class RunsConfig:
+    """List the runs, or walk from one back to the votes, files and settings that made it."""
+
+    action: Positional[Literal["list", "show"]] = "list"
+    """`list` prints all; `show RUN` walks back from one."""
+    run: Positional[str | None] = None
+    """The run to show, e.g. dpo-1."""
+    project: Path = Path(".")
+    """The project folder."""
+    json: bool = False
+    """Print JSON instead of tables."""
+    votes: bool = False
+    """Print the id of every vote too."""
+
+
+@dataclass(frozen=True)
+class StatsConfig:
+    """What the votes say: progress, agreement, side and length bias."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The whole loop on the built-in model: SFT, sampling, simulated votes, reward, DPO, evaluation."""
+
+    folder: Positional[Path] = Path("demo")
+    """The demo's project folder; a finished demo there is replaced."""
+    seed: int = 0
+    """Everything follows from it."""
+    prompts: int = 300
+    """Prompts to rank answers to."""
+    demonstrations: int = 800
+    """Demonstrations for SFT."""
+    browser: bool = True
+    """Open the report when a desktop is there."""
+    quick: bool = False
+    """A tenth of everything: shows that it runs, proves nothing."""
+
+
+Config = TypeVar("Config")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, or a UserError that names the file and the line."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping of settings, it holds a {type(content).__name__}")
+    return content
+
+
+def from_mapping(kind: type[Config], values: dict[str, Any], where: str) -> Config:
+    """A config with some fields taken from YAML; an unknown or ill-typed key is a UserError."""
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: unknown setting '{key}'; known are {', '.join(sorted(known))}")
+    clean: dict[str, Any] = {}
+    for key, value in values.items():
+        annotation = str(known[key].type)
+        if "tuple" in annotation and isinstance(value, list):
+            value = tuple(value)
+        if "Path" in annotation and isinstance(value, str):
+            value = Path(value)
+        clean[key] = value
+    return kind(**clean)
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values, for a run's record."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
