@@ -3,8 +3,10 @@
 Heavy imports stand inside the commands, so that every `--help` answers at once.
 """
 
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 from palate import config as settings
@@ -18,11 +20,106 @@ def _init(config: settings.InitConfig) -> None:
 
     project = Project.create(config.folder, config.base, config.name)
     print(f"made project '{project.name}' in {project.folder} on the base model {project.base}")
-    print("next: palate import FILE (prompts, demonstrations, rankings), or palate sft")
+    print("next: palate import FILE (prompts, demonstrations, rankings), then palate sft")
+
+
+def _import(config: settings.ImportConfig) -> None:
+    from palate import importing
+    from palate.project import Project
+
+    importing.run(Project.open(config.project), config)
+
+
+def _sft(config: settings.SftConfig) -> None:
+    from palate.project import Project
+    from palate.sft import train
+
+    _with_card(project := Project.open(config.project), train.run(project, config))
+
+
+def _sample(config: settings.SampleConfig) -> None:
+    from palate import sampling
+    from palate.project import Project
+
+    sampling.run(Project.open(config.project), config)
+
+
+def _label(config: settings.LabelConfig) -> None:
+    from palate.labeling import server
+    from palate.project import Project
+
+    server.run(Project.open(config.project), config)
+
+
+def _simulate(config: settings.SimulateConfig) -> None:
+    from palate.labeling import simulate
+    from palate.project import Project
+
+    simulate.run(Project.open(config.project), config)
+
+
+def _reward(config: settings.RewardConfig) -> None:
+    from palate.project import Project
+    from palate.reward import train
+
+    _with_card(project := Project.open(config.project), train.run(project, config))
+
+
+def _dpo(config: settings.DpoConfig) -> None:
+    from palate.project import Project
+    from palate.rl import dpo
+
+    _with_card(project := Project.open(config.project), dpo.run(project, config))
+
+
+def _eval(config: settings.EvalConfig) -> None:
+    from palate.evaluation import evaluate
+    from palate.project import Project
+
+    evaluate.run(Project.open(config.project), config)
+
+
+def _runs(config: settings.RunsConfig) -> None:
+    from palate import lineage
+    from palate.project import Project
+
+    lineage.run_command(Project.open(config.project), config)
+
+
+def _stats(config: settings.StatsConfig) -> None:
+    from palate.labeling import statistics
+    from palate.project import Project
+
+    statistics.run_stats(Project.open(config.project), config)
+
+
+def _export(config: settings.ExportConfig) -> None:
+    from palate import exporting
+    from palate.project import Project
+
+    exporting.run_export(Project.open(config.project), config)
+
+
+def _demo(config: settings.DemoConfig) -> None:
+    from palate import demo
+
+    demo.run(config)
 
 
 COMMANDS: dict[str, tuple[type, Command]] = {
     "init": (settings.InitConfig, _init),
+    "import": (settings.ImportConfig, _import),
+    "sft": (settings.SftConfig, _sft),
+    "sample": (settings.SampleConfig, _sample),
+    "label": (settings.LabelConfig, _label),
+    "simulate": (settings.SimulateConfig, _simulate),
+    "stats": (settings.StatsConfig, _stats),
+    "reward": (settings.RewardConfig, _reward),
+    "dpo": (settings.DpoConfig, _dpo),
+    "eval": (settings.EvalConfig, _eval),
+    "runs": (settings.RunsConfig, _runs),
+    "export": (settings.ExportConfig, _export),
+    "demo": (settings.DemoConfig, _demo),
 }
 
 
@@ -32,30 +129,83 @@ def main(argv: list[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return
+    if arguments[0] == "--version":
+        from palate import __version__
+
+        print(f"palate {__version__}")
+        return
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         print(f"palate: there is no command '{name}'; `palate --help` lists them", file=sys.stderr)
         raise SystemExit(2)
     kind, command = COMMANDS[name]
+    _quiet()
     try:
         command(parse(kind, name, rest))
     except UserError as error:
-        print(f"palate {name}: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        _fail(name, str(error), 1)
+    except OSError as error:  # a full disk, a folder that can't be written: the message names the file
+        _fail(name, str(error), 1)
     except KeyboardInterrupt:
-        print(f"\npalate {name}: stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        _fail(name, "stopped", 130)
 
 
 def parse(kind: type, name: str, arguments: list[str]) -> Any:
     """Flags over the recipe's section over the project's section over the defaults."""
     import tyro
 
-    return tyro.cli(kind, prog=f"palate {name}", args=arguments)
+    def read(default: Any = None) -> Any:
+        given = {} if default is None else {"default": default}
+        return tyro.cli(kind, prog=f"palate {name}", args=arguments, **given)
+
+    config = read()
+    if "recipe" not in {field.name for field in fields(kind)}:
+        return config
+    sections: dict[str, Any] = {}
+    for path in (config.project / "palate.yaml", config.recipe):
+        if path is not None and (path == config.recipe or path.exists()):
+            section = settings.read_yaml(path).get(name) or {}
+            if not isinstance(section, dict):
+                raise UserError(f"{path}: '{name}' must be a section of settings, it is {section!r}")
+            settings.from_mapping(kind, section, f"{path}, section {name}")
+            sections |= section
+    return read(settings.from_mapping(kind, sections, name)) if sections else config
+
+
+def _with_card(project: Any, run: Any) -> None:
+    """Write the model card, made from lineage, beside what the run made."""
+    from pathlib import Path
+
+    from palate import lineage
+
+    (Path(run.path) / "README.md").write_text(lineage.model_card(project, run), encoding="utf-8")
+
+
+def _quiet() -> None:
+    """Keep the libraries' chatter, telemetry and update checks away from the terminal and the network."""
+    for variable, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }.items():
+        os.environ.setdefault(variable, value)
+
+
+def _fail(name: str, message: str, status: int) -> None:
+    print(f"palate {name}: {message}", file=sys.stderr)
+    raise SystemExit(status) from None
 
 
 def _overview() -> str:
-    lines = ["usage: palate COMMAND [OPTIONS]", ""]
+    lines = [
+        "usage: palate COMMAND [OPTIONS]",
+        "",
+        "Turns people's preferences into a better language model.",
+        "",
+    ]
     for name, (kind, _) in COMMANDS.items():
         lines.append(f"  {name:<10}{(kind.__doc__ or '').splitlines()[0]}")
+    lines += ["", "`palate COMMAND --help` explains each setting. A first look: palate demo"]
     return "\n".join(lines)

@@ -309,6 +309,20 @@ class StatsConfig:
 
 
 @dataclass(frozen=True)
+class ExportConfig:
+    """Write preferences or votes to a file that other tools read (JSONL or Parquet, by its ending)."""
+
+    file: Positional[Path]
+    """Where to, e.g. preferences.jsonl or votes.parquet."""
+    what: Literal["preferences", "votes"] = "preferences"
+    """`preferences`: prompt, chosen, rejected in TRL's conversational columns; `votes`: one row per vote."""
+    annotators: Literal["all", "human", "rule", "model"] = "all"
+    """Whose votes."""
+    project: Path = Path(".")
+    """The project folder."""
+
+
+@dataclass(frozen=True)
 class DemoConfig:
     """The whole loop on the built-in model: SFT, sampling, simulated votes, reward, DPO, evaluation."""
 
