@@ -20,3 +20,77 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder} (set PALATE_SHARED_DATA)")
     return folder
+
+
+CHATML = (
+    "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' -}}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of causal language models with random weights, as the hub has them.
+
+    `gpt2`: no chat template, no pad token. `qwen2`: ChatML, pad, grouped-query attention, stop token that is not
+    the tokenizer's eos. `llama`: no template, a bos that the tokenizer adds by itself.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        PreTrainedTokenizerFast,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+    )
+
+    def tokenizer(special: list[str], add_bos: str | None = None, **named: str) -> PreTrainedTokenizerFast:
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        bpe.train_from_iterator(
+            ["the key is under the mat", "where is the red ball", "a cat sat down"], trainer
+        )
+        if add_bos:
+            bpe.post_processor = processors.TemplateProcessing(
+                single=f"{add_bos} $A", special_tokens=[(add_bos, bpe.token_to_id(add_bos))]
+            )
+        return PreTrainedTokenizerFast(tokenizer_object=bpe, **named)
+
+    end, pad, turn = "<|endoftext|>", "<|pad|>", "<|im_end|>"
+    tokenizers = {
+        "gpt2": tokenizer([end], bos_token=end, eos_token=end),
+        "qwen2": tokenizer(
+            [end, pad, "<|im_start|>", turn], eos_token=end, pad_token=pad, chat_template=CHATML
+        ),
+        "llama": tokenizer(["<s>", "</s>"], add_bos="<s>", bos_token="<s>", eos_token="</s>"),
+    }
+    shared = {"vocab_size": 400, "max_position_embeddings": 512}
+    small = {
+        **shared,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    torch.manual_seed(0)
+    built = {
+        "gpt2": GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=400, n_positions=512)),
+        "qwen2": Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, **small)),
+        "llama": LlamaForCausalLM(LlamaConfig(**small)),
+    }
+    root = tmp_path_factory.mktemp("models")
+    for name, model in built.items():
+        model.generation_config.eos_token_id = tokenizers[name].eos_token_id
+        model.save_pretrained(root / name)
+        tokenizers[name].save_pretrained(root / name)
+    return {name: root / name for name in built}

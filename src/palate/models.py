@@ -1,0 +1,207 @@
+"""Loading and saving: the only file that knows how transformers and peft do it.
+
+A reference is `builtin`, a run id, a folder or a hub id. A run that made an adapter is loaded as its base with
+the adapter merged in memory, so every stage starts from one plain model whatever came before. Weights are
+float32 (autocast does the fast arithmetic) and dropout is off, so that a policy and its reference agree exactly
+until the first step.
+
+    loaded = load(project, "sft-1", probe("auto", "auto"))
+    save_model(loaded, run.path / "model")
+"""
+
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from palate.config import BUILTIN, UserError
+from palate.hardware import Hardware
+from palate.project import Project
+from palate.sequences import Encoder
+
+_BUILTIN_FOLDER = Path(__file__).parent / "builtin"
+
+
+@dataclass
+class Loaded:
+    """A causal language model, ready to run, with the one encoder that fits it."""
+
+    model: Any  # transformers.PreTrainedModel, in eval mode, on the hardware's device
+    tokenizer: Any
+    encoder: Encoder
+    ref: str
+    hardware: Hardware
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the model holds."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence progress bars and warnings that mean nothing to a user, here and nowhere else."""
+    from datasets.utils import logging as datasets_logging
+    from transformers.utils import logging as transformers_logging
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    loggers = [logging.getLogger(name) for name in ("transformers", "trl", "peft", "accelerate", "datasets")]
+    levels = [logger.level for logger in loggers]
+    bars = (transformers_logging.is_progress_bar_enabled(), datasets_logging.is_progress_bar_enabled())
+    transformers_logging.disable_progress_bar()
+    datasets_logging.disable_progress_bar()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars[0]:
+            transformers_logging.enable_progress_bar()
+        if bars[1]:
+            datasets_logging.enable_progress_bar()
+
+
+def load(project: Project | None, ref: str, hardware: Hardware) -> Loaded:
+    """Model and tokenizer behind a reference; a UserError in one line when it can't be had."""
+    source, adapters = _resolve(project, ref)
+    with quiet_libraries():
+        model, tokenizer = _from_pretrained(source)
+        for adapter in adapters:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    _disable_dropout(model)
+    encoder = Encoder(tokenizer, _eos_ids(model.generation_config))
+    rows = model.get_input_embeddings().weight.shape[0]
+    if max(encoder.stop_ids) >= rows:
+        raise UserError(
+            f"{ref}: the tokenizer has ids up to {len(tokenizer)}, the model only {rows} embeddings"
+        )
+    model.requires_grad_(True)
+    return Loaded(model.to(hardware.device).eval(), tokenizer, encoder, ref, hardware)
+
+
+def lora(model: Any, rank: int, alpha: int, seed: int) -> Any:
+    """LoRA (Hu et al. 2021, https://arxiv.org/abs/2106.09685) on every linear layer but the output head.
+
+    Returns a PeftModel; `model` is changed in place and frozen. The second matrix is zero, so nothing changes
+    until the first step; `seed` draws the first.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 stores (in, out)
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", fan_in_fan_out=transposed,
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    with quiet_libraries(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
+
+
+def save_adapter(peft_model: Any, path: Path) -> None:
+    """The adapter alone, a few MB, in peft's format; complete or not there at all."""
+    with _whole_folder(path) as folder, quiet_libraries():
+        peft_model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty form; lineage writes a real card
+
+
+def save_model(loaded: Loaded, path: Path) -> None:
+    """A folder that plain `AutoModelForCausalLM.from_pretrained` loads, and whose `generate` stops."""
+    settings = loaded.model.generation_config
+    settings.eos_token_id = list(loaded.encoder.stop_ids)
+    settings.pad_token_id = loaded.encoder.pad_id
+    settings.do_sample = True  # temperature and top_p, where set, are only valid with it
+    with _whole_folder(path) as folder, quiet_libraries():
+        loaded.model.save_pretrained(str(folder))
+        loaded.tokenizer.save_pretrained(str(folder))
+
+
+def _resolve(project: Project | None, ref: str) -> tuple[str, list[Path]]:
+    """(folder or hub id, adapters to merge into it, innermost first)."""
+    if ref == BUILTIN:
+        if not (_BUILTIN_FOLDER / "config.json").exists():
+            raise UserError("the built-in model is missing: `python -m palate.builtin.build --help` makes it")
+        return str(_BUILTIN_FOLDER), []
+    if project is not None and (project.folder / "runs" / ref / "run.json").is_file():
+        run = project.run(ref)
+        kind, place = run.artefact.get("kind"), Path(run.path) / str(run.artefact.get("path", ""))
+        if kind == "reward":
+            raise UserError(f"{ref} is a reward model: it scores answers, it can't write them")
+        if kind not in ("model", "adapter") or not place.is_dir():
+            raise UserError(f"{ref} (status {run.status}) made no model; choose another run: palate runs")
+        if kind == "model":
+            return str(place), []
+        source, adapters = _resolve(project, str(run.artefact["base"]))
+        return source, [*adapters, place]
+    folder = Path(ref).expanduser()
+    if folder.is_dir():
+        if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+            base = json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+            source, adapters = _resolve(project, str(base))
+            return source, [*adapters, folder]
+        if not (folder / "config.json").exists():
+            raise UserError(f"{folder} holds no model (no config.json)")
+        return str(folder), []
+    if ref.startswith((".", "/", "~")) or ref.count("/") > 1:
+        raise UserError(f"there is no folder {ref}")
+    return ref, []
+
+
+def _from_pretrained(source: str) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    local = Path(source).is_dir()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, ImportError) as error:  # what from_pretrained raises when it can't
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if local:
+            raise UserError(f"{source} is no causal language model that loads: {reason}") from error
+        raise UserError(
+            f"the model '{source}' is neither a folder, nor a run of this project, nor reachable on the hub: {reason}"
+        ) from error
+    return model, tokenizer
+
+
+def _eos_ids(generation_config: Any) -> list[int]:
+    ids = generation_config.eos_token_id if generation_config is not None else None
+    return [] if ids is None else [int(i) for i in ids] if isinstance(ids, (list, tuple)) else [int(ids)]
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(vars(module).get("attention_dropout"), float):  # Llama, Qwen2: a plain number
+            vars(module)["attention_dropout"] = 0.0
+
+
+@contextmanager
+def _whole_folder(path: Path) -> Iterator[Path]:
+    """Write beside the place and rename, so that a stop in between leaves no half of a model."""
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
