@@ -79,6 +79,8 @@ WHERE c.purpose IN ('train', 'random') AND coalesce(t.slots, 0) < c.overlap
   AND c.id NOT IN (SELECT comparison_id FROM assignment WHERE annotator_id = $1 AND state <> 'released')
 """
 
+_KNOWN = "SELECT * FROM vote WHERE id IN (SELECT unnest(?))"
+
 
 def annotator(store: Store, name: str, kind: AnnotatorKind = "human") -> Annotator:
     """The annotator of this name and kind, known from now on. The name is 1..60 visible characters."""
@@ -97,9 +99,14 @@ def next_item(store: Store, annotator_id: str, rng: random.Random) -> Item | Non
     open comparison is taken by `priority`, then in an order of the annotator's own; `rng` draws the order of
     its answers. Taking a slot is one transaction: two annotators never get the last slot both.
     """
+    return next(iter(next_items(store, annotator_id, rng, 1)), None)
+
+
+def next_items(store: Store, annotator_id: str, rng: random.Random, limit: int) -> list[Item]:
+    """Up to `limit` items at once, for an annotator that answers faster than a database commits."""
     with store.transaction():
-        assignment_id = _held(store, annotator_id) or _take(store, annotator_id, rng)
-        return _item(store, assignment_id) if assignment_id else None
+        held = _held(store, annotator_id, limit)
+        return _items(store, held + _take(store, annotator_id, rng, limit - len(held)))
 
 
 def cast(store: Store, annotator_id: str, ballot: Ballot, run_id: str | None = None) -> Vote:
@@ -109,41 +116,47 @@ def cast(store: Store, annotator_id: str, ballot: Ballot, run_id: str | None = N
     `undo` has re-opened supersedes the vote that stands. Raises BallotRefused and stores nothing when the
     ballot is not a complete ranking of exactly the answers shown, or the item is not the annotator's to answer.
     """
-    if not _VOTE_ID.fullmatch(ballot.vote_id):
-        raise BallotRefused(
-            f"the vote's id must be 8 to 64 letters, digits or dashes, got {ballot.vote_id[:80]!r}"
-        )
+    return cast_all(store, annotator_id, [ballot], run_id)[0]
+
+
+def cast_all(
+    store: Store, annotator_id: str, ballots: Sequence[Ballot], run_id: str | None = None
+) -> list[Vote]:
+    """Store several answers of one annotator, all or none of them."""
+    for ballot in ballots:
+        if not _VOTE_ID.fullmatch(ballot.vote_id):
+            raise BallotRefused(
+                f"a vote's id must be 8 to 64 letters, digits or dashes, got {ballot.vote_id[:80]!r}"
+            )
     with store.transaction():
-        known = store.rows(
-            "SELECT v.*, a.annotator_id FROM vote v JOIN assignment a ON a.id = v.assignment_id WHERE v.id = ?",
-            [ballot.vote_id],
-        )
-        if known:
-            if known[0]["annotator_id"] != annotator_id or known[0]["assignment_id"] != ballot.assignment_id:
-                raise BallotRefused("this vote's id belongs to another vote; reload the page")
-            return _vote(known[0])
-        rows = store.rows("SELECT * FROM assignment WHERE id = ?", [ballot.assignment_id])
-        if not rows or rows[0]["annotator_id"] != annotator_id:
-            raise BallotRefused("this item was not given to you; reload the page")
-        if rows[0]["state"] == "done":
-            raise BallotRefused("you have answered this item already (in another tab?); undo to change it")
-        answer = checked(ballot, len(rows[0]["display_order"]))
-        shown = dict(zip(LETTERS, rows[0]["display_order"], strict=False))
-        vote = Vote(
-            assignment_id=ballot.assignment_id,
-            verdict=answer.verdict,
-            ranking=tuple(tuple(shown[letter] for letter in tier) for tier in answer.ranking),
-            strength=answer.strength,
-            rationale=(ballot.rationale or "").strip()[:2000] or None,
-            seconds_visible=_seconds(ballot.seconds_visible),
-            seconds_active=_seconds(ballot.seconds_active),
-            supersedes=_standing(store, ballot.assignment_id)[0],
-            created_at=now(),
-            run_id=run_id,
-            id=ballot.vote_id,
-        )
-        store.add_votes([vote])
-    return vote
+        known = {row["id"]: row for row in store.rows(_KNOWN, [[ballot.vote_id for ballot in ballots]])}
+        ids = [ballot.assignment_id for ballot in ballots]
+        given = {
+            row["id"]: row
+            for row in store.rows("SELECT * FROM assignment WHERE id IN (SELECT unnest(?))", [ids])
+        }
+        standing = _standing(store, ids)
+        votes, new = [], []
+        for ballot in ballots:
+            row = given.get(ballot.assignment_id)
+            if row is None or row["annotator_id"] != annotator_id:
+                raise BallotRefused("this item was not given to you; reload the page")
+            if ballot.vote_id in known:
+                if known[ballot.vote_id]["assignment_id"] != ballot.assignment_id:
+                    raise BallotRefused("this vote's id belongs to another vote; reload the page")
+                votes.append(_vote(known[ballot.vote_id]))
+                continue
+            if row["state"] == "done":
+                raise BallotRefused(
+                    "you have answered this item already (in another tab?); undo to change it"
+                )
+            old = standing.get(ballot.assignment_id)
+            new.append(_new_vote(ballot, row["display_order"], old.id if old else None, run_id))
+            votes.append(new[-1])
+            given[ballot.assignment_id] = {**row, "state": "done"}
+        if new:
+            store.add_votes(new)
+    return votes
 
 
 def undo(store: Store, annotator_id: str) -> Item | None:
@@ -165,7 +178,7 @@ def undo(store: Store, annotator_id: str) -> Item | None:
         store.write(
             "UPDATE assignment SET state = 'open', leased_until = ? WHERE id = ?", [now() + LEASE, last]
         )
-        return _item(store, last)
+        return _items(store, [last])[0]
 
 
 def progress(store: Store, annotator_id: str) -> tuple[int, int]:
@@ -208,77 +221,105 @@ def checked(answer: Answer, shown: int) -> Answer:
     return Answer("ranked", tuple(answer.ranking), answer.strength)
 
 
-def _held(store: Store, annotator_id: str) -> str | None:
-    """The annotator's own open item, its lease renewed; one that others have filled meanwhile is released."""
-    held = store.rows(
+def _new_vote(ballot: Ballot, order: Sequence[str], supersedes: str | None, run_id: str | None) -> Vote:
+    """The ballot's letters resolved to completions by the order in which they were shown."""
+    answer = checked(ballot, len(order))
+    shown = dict(zip(LETTERS, order, strict=False))
+    return Vote(
+        assignment_id=ballot.assignment_id,
+        verdict=answer.verdict,
+        ranking=tuple(tuple(shown[letter] for letter in tier) for tier in answer.ranking),
+        strength=answer.strength,
+        rationale=(ballot.rationale or "").strip()[:2000] or None,
+        seconds_visible=_seconds(ballot.seconds_visible),
+        seconds_active=_seconds(ballot.seconds_active),
+        supersedes=supersedes,
+        created_at=now(),
+        run_id=run_id,
+        id=ballot.vote_id,
+    )
+
+
+def _held(store: Store, annotator_id: str, limit: int) -> list[str]:
+    """The annotator's own open items, leases renewed; those that others have filled meanwhile are released."""
+    rows = store.rows(
         "SELECT a.id, a.comparison_id, a.leased_until, EXISTS (SELECT 1 FROM vote v WHERE v.assignment_id = a.id)"
         " AS answered FROM assignment a WHERE a.annotator_id = ? AND a.state = 'open' "
         "ORDER BY answered DESC, a.created_at, a.id",
         [annotator_id],
     )
-    for row in held:
+    held: list[str] = []
+    for row in rows:
+        if len(held) == limit:
+            break
         expired = row["leased_until"] is None or row["leased_until"] <= now()
         if expired and not row["answered"] and _filled(store, row["comparison_id"]):
             store.write("UPDATE assignment SET state = 'released' WHERE id = ?", [row["id"]])
-            continue
-        store.write("UPDATE assignment SET leased_until = ? WHERE id = ?", [now() + LEASE, row["id"]])
-        return str(row["id"])
-    return None
+        else:
+            held.append(str(row["id"]))
+    if held:
+        renewed = "UPDATE assignment SET leased_until = ? WHERE id IN (SELECT unnest(?))"
+        store.write(renewed, [now() + LEASE, held])
+    return held
 
 
 def _filled(store: Store, comparison_id: str) -> bool:
-    sql = f"SELECT count(*) FROM ({_OPEN}) WHERE id = $3"  # nobody's own view: '' has no assignments
+    sql = f"SELECT count(*) FROM ({_OPEN}) WHERE id = $3"  # '' is nobody: has no assignments of their own
     return int(store.value(sql, ["", now(), comparison_id])) == 0
 
 
-def _take(store: Store, annotator_id: str, rng: random.Random) -> str | None:
-    """Take a slot of an open comparison and draw the order of its answers."""
+def _take(store: Store, annotator_id: str, rng: random.Random, limit: int) -> list[str]:
+    """Take slots of open comparisons and draw the order of their answers."""
+    if limit < 1:
+        return []
     found = store.rows(
-        f"{_OPEN} ORDER BY c.priority DESC, md5(c.id || $1) LIMIT 1",
-        [annotator_id, now()],
+        f"{_OPEN} ORDER BY c.priority DESC, md5(c.id || $1) LIMIT $3", [annotator_id, now(), limit]
     )
-    if not found:
-        return None
-    order = list(found[0]["completion_ids"])
-    rng.shuffle(order)
-    new = Assignment(found[0]["id"], annotator_id, tuple(order), leased_until=now() + LEASE)
-    if not store.add_assignments([new]):  # released to others once, and not filled by them
-        store.write(
-            "UPDATE assignment SET state = 'open', leased_until = ? WHERE id = ?", [new.leased_until, new.id]
-        )
-    return new.id
+    taken = []
+    for row in found:
+        order = list(row["completion_ids"])
+        rng.shuffle(order)
+        taken.append(Assignment(row["id"], annotator_id, tuple(order), leased_until=now() + LEASE))
+    ids = [assignment.id for assignment in taken]
+    if store.add_assignments(taken) < len(taken):  # some were released to others once, and not filled by them
+        again = "UPDATE assignment SET state = 'open', leased_until = ? WHERE id IN (SELECT unnest(?))"
+        store.write(again, [now() + LEASE, ids])
+    return ids
 
 
-def _item(store: Store, assignment_id: str) -> Item:
-    row = store.rows(
-        "SELECT a.display_order, p.messages FROM assignment a JOIN comparison c ON c.id = a.comparison_id "
-        "JOIN prompt p ON p.id = c.prompt_id WHERE a.id = ?",
-        [assignment_id],
-    )[0]
-    order: list[str] = row["display_order"]
-    found = store.rows("SELECT id, text FROM completion WHERE id IN (SELECT unnest(?))", [order])
-    texts = {r["id"]: str(r["text"]) for r in found}
-    answers = tuple((letter, texts[one]) for letter, one in zip(LETTERS, order, strict=False))
-    return Item(
-        assignment_id, tuple(json.loads(row["messages"])), answers, _standing(store, assignment_id, order)[1]
-    )
-
-
-def _standing(
-    store: Store, assignment_id: str, order: Sequence[str] = ()
-) -> tuple[str | None, Answer | None]:
-    """(id, answer in letters) of the vote that counts for an assignment."""
+def _items(store: Store, assignment_ids: Sequence[str]) -> list[Item]:
+    """The items of these assignments, in their order."""
+    if not assignment_ids:
+        return []
     rows = store.rows(
-        "SELECT v.* FROM vote v WHERE v.assignment_id = ? "
-        "AND NOT EXISTS (SELECT 1 FROM vote s WHERE s.supersedes = v.id) ORDER BY v.created_at DESC LIMIT 1",
-        [assignment_id],
+        "SELECT a.id, a.display_order, p.messages FROM assignment a JOIN comparison c ON c.id = a.comparison_id "
+        "JOIN prompt p ON p.id = c.prompt_id WHERE a.id IN (SELECT unnest(?))",
+        [assignment_ids],
     )
-    if not rows:
-        return None, None
-    vote = _vote(rows[0])
-    letter = dict(zip(order, LETTERS, strict=False))
-    tiers = tuple(tuple(letter[one] for one in tier) for tier in vote.ranking) if order else ()
-    return vote.id, Answer(vote.verdict, tiers, vote.strength)
+    found = {row["id"]: row for row in rows}
+    shown = [one for row in rows for one in row["display_order"]]
+    wanted = store.rows("SELECT id, text FROM completion WHERE id IN (SELECT unnest(?))", [shown])
+    texts = {row["id"]: str(row["text"]) for row in wanted}
+    standing = _standing(store, assignment_ids)
+    items = []
+    for one in assignment_ids:
+        letters = dict(zip(found[one]["display_order"], LETTERS, strict=False))
+        answers = tuple((letter, texts[completion]) for completion, letter in letters.items())
+        vote = standing.get(one)
+        tiers = tuple(tuple(letters[c] for c in tier) for tier in vote.ranking) if vote else ()
+        earlier = Answer(vote.verdict, tiers, vote.strength) if vote else None
+        items.append(Item(one, tuple(json.loads(found[one]["messages"])), answers, earlier))
+    return items
+
+
+def _standing(store: Store, assignment_ids: Sequence[str]) -> dict[str, Vote]:
+    """The vote that counts, for each of the assignments that has one."""
+    rows = store.rows(
+        "SELECT v.* FROM vote v WHERE v.assignment_id IN (SELECT unnest(?)) "
+        "AND NOT EXISTS (SELECT 1 FROM vote s WHERE s.supersedes = v.id) ORDER BY v.created_at",
+        [list(assignment_ids)],
+    )
+    return {row["assignment_id"]: _vote(row) for row in rows}
 
 
 def _vote(row: dict[str, Any]) -> Vote:
