@@ -5,54 +5,27 @@ of one prompt resemble each other, so every interval resamples prompts, never sa
 2024, https://arxiv.org/abs/2411.00640, section 2.2). Nothing here loads a model or reads a file.
 """
 
-from dataclasses import dataclass
 from math import comb, log
 
 import numpy as np
 import numpy.typing as npt
 
+from palate.reward.accuracy import Estimate, cluster_bootstrap
+
 Array = npt.NDArray[np.float64]
-RESAMPLES = 2_000
-LEVEL = 0.95
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95 % interval, and over how many prompts."""
+def estimate(values: Array, kept: Array | None = None, seed: int = 0) -> Estimate | None:
+    """The mean of `values` (P, ...) with its 95 % interval over prompts; None when nothing is kept.
 
-    mean: float
-    low: float
-    high: float
-    prompts: int
-
-
-def estimate(totals: Array, counts: Array | None = None, seed: int = 0) -> Estimate | None:
-    """sum(totals) / sum(counts) with a percentile bootstrap over prompts; None when nothing was counted.
-
-    `totals` (P,) adds up each prompt's values and `counts` (P,) says how many there are (default: one each),
-    so that prompts with more pairs weigh more. With few prompts the interval is too narrow: see `FEW_PROMPTS`
-    in verdict.py.
+    `kept`, of the same shape, is true for the values that count; prompts with more of them weigh more. With few
+    prompts the interval is too narrow: see FEW_PROMPTS in verdict.py.
     """
-    counts = np.ones_like(totals) if counts is None else counts
-    kept = counts > 0
-    totals, counts = totals[kept], counts[kept]
-    prompts = len(totals)
-    if prompts == 0:
+    counted = np.ones(values.shape, bool) if kept is None else np.asarray(kept, bool)
+    if not counted.any():
         return None
-    rng = np.random.default_rng(seed)
-    chunk = max(1, min(RESAMPLES, 20_000_000 // prompts))  # (chunk, P) times drawn
-    means = []
-    for start in range(0, RESAMPLES, chunk):
-        drawn = rng.multinomial(prompts, np.full(prompts, 1 / prompts), min(chunk, RESAMPLES - start))
-        means.append((drawn @ totals) / (drawn @ counts))
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
-    return Estimate(float(totals.sum() / counts.sum()), float(low), float(high), prompts)
-
-
-def mean_over_prompts(values: Array, seed: int = 0) -> Estimate | None:
-    """The mean of `values` (P, S) with its interval."""
-    return estimate(values.sum(1), np.full(len(values), float(values.shape[1])), seed)
+    _, prompts = np.unique(np.nonzero(counted)[0], return_inverse=True)
+    return cluster_bootstrap(values[counted], prompts, seed)
 
 
 def outcomes(scores: Array, baseline: Array) -> Array:
@@ -67,31 +40,24 @@ def outcomes(scores: Array, baseline: Array) -> Array:
 def win_rate(scores: Array, baseline: Array, kept: Array | None = None, seed: int = 0) -> Estimate | None:
     """The share of pairs that the model wins against the baseline, ties half.
 
-    `scores` (P, S), `baseline` (P, B); `kept` (P, S, B) is 1 for pairs that count, e.g. those of similar length.
+    `scores` (P, S), `baseline` (P, B); `kept` (P, S, B) is true for pairs that count, e.g. of similar length.
     """
-    won = outcomes(scores, baseline)
-    kept = np.ones_like(won) if kept is None else kept
-    return estimate((won * kept).sum((1, 2)), kept.sum((1, 2)), seed)
+    return estimate(outcomes(scores, baseline), kept, seed)
 
 
-def similar_length(lengths: Array, baseline: Array, tolerance: float = 0.1) -> Array:
-    """(P, S, B): 1 where the lengths (P, S) and (P, B) differ by at most `tolerance` of the longer one."""
+def similar_length(lengths: Array, baseline: Array, tolerance: float = 0.1) -> npt.NDArray[np.bool_]:
+    """(P, S, B): true where the lengths (P, S) and (P, B) differ by at most `tolerance` of the longer one."""
     mine, theirs = lengths[:, :, None], baseline[:, None, :]
-    close = np.abs(mine - theirs) <= tolerance * np.maximum(mine, theirs)
-    return close.astype(np.float64)
+    close: npt.NDArray[np.bool_] = np.abs(mine - theirs) <= tolerance * np.maximum(mine, theirs)
+    return close
 
 
 def longer_wins(
     scores: Array, baseline: Array, lengths: Array, baseline_lengths: Array, seed: int = 0
 ) -> Estimate | None:
     """How often a judge prefers the longer answer of a pair, over pairs of unequal length; ties half."""
-    won = outcomes(scores, baseline)
-    longer = outcomes(lengths, baseline_lengths)
-    return estimate(
-        np.where(longer == 1, won, 1 - won).sum((1, 2), where=longer != 0.5),
-        (longer != 0.5).sum((1, 2)).astype(np.float64),
-        seed,
-    )
+    won, longer = outcomes(scores, baseline), outcomes(lengths, baseline_lengths)
+    return estimate(np.where(longer == 1, won, 1 - won), longer != 0.5, seed)
 
 
 def accuracy(predicted: Array, gold: Array, seed: int = 0) -> Estimate | None:
@@ -102,8 +68,7 @@ def accuracy(predicted: Array, gold: Array, seed: int = 0) -> Estimate | None:
     first, second = np.triu_indices(gold.shape[1], 1)
     truth = np.sign(gold[:, first] - gold[:, second])  # (P, pairs)
     guess = np.sign(predicted[:, first] - predicted[:, second])
-    right = (guess * truth + 1) / 2
-    return estimate(right.sum(1, where=truth != 0), (truth != 0).sum(1).astype(np.float64), seed)
+    return estimate((guess * truth + 1) / 2, truth != 0, seed)
 
 
 def kl(logprobs: Array, baseline_logprobs: Array, seed: int = 0) -> Estimate | None:
@@ -113,12 +78,7 @@ def kl(logprobs: Array, baseline_logprobs: Array, seed: int = 0) -> Estimate | N
     that sampled it and under the baseline. Plain Monte Carlo (k1 in Schulman 2020,
     http://joschu.net/blog/kl-approx.html): unbiased, so an estimate may come out below zero.
     """
-    return mean_over_prompts(logprobs - baseline_logprobs, seed)
-
-
-def kl_per_token(logprobs: Array, baseline_logprobs: Array, tokens: Array, seed: int = 0) -> Estimate | None:
-    """The same in nats per generated token; `tokens` (P, S) counts them, stop token included."""
-    return estimate((logprobs - baseline_logprobs).sum(1), tokens.sum(1), seed)
+    return estimate(logprobs - baseline_logprobs, seed=seed)
 
 
 def best_of_n(judged: Array, chosen_by: Array, n: int) -> Array:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from palate.evaluation import metrics
-from palate.evaluation.metrics import Array, Estimate
+from palate.evaluation.metrics import Array
+from palate.reward.accuracy import Estimate
 
 BEST_OF = (1, 2, 4, 8, 16, 32, 64)
 
@@ -53,10 +54,19 @@ def summarise(models: Sequence[Judged], baseline: str, judges: Sequence[Judge], 
         "prompts": len(base.texts),
         "samples": len(base.texts[0]),
         "judges": [{**asdict(judge), "label": judge.label} for judge in judges],
-        "models": [_model(model, base, judges, seed) for model in models],
+        "models": [
+            {**_model(model, base, judges, seed), "label": label}
+            for model, label in zip(models, labels([m.name for m in models]), strict=True)
+        ],
         "best_of_n": _best_of_n(base, judges, seed),
         "reward_accuracy": _reward_accuracy(base, judges, seed),
     }
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Names short enough for a plot: the last part of a path or hub id, where that is still unique."""
+    short = [name.rstrip("/").rpartition("/")[2] for name in names]
+    return [s if short.count(s) == 1 else name for s, name in zip(short, names, strict=True)]
 
 
 def _model(model: Judged, base: Judged, judges: Sequence[Judge], seed: int) -> dict[str, Any]:
@@ -76,12 +86,12 @@ def _model(model: Judged, base: Judged, judges: Sequence[Judge], seed: int) -> d
     return {
         "name": model.name,
         "role": model.role,
-        "scores": {j.name: _plain(metrics.mean_over_prompts(model.scores[j.name], seed)) for j in judges},
+        "scores": {j.name: _plain(metrics.estimate(model.scores[j.name], seed=seed)) for j in judges},
         "against_baseline": against,
         **_divergence(model, base, seed),
-        "tokens": _plain(metrics.mean_over_prompts(model.tokens, seed)),
-        "characters": _plain(metrics.mean_over_prompts(model.characters, seed)),
-        "finished": _plain(metrics.mean_over_prompts(model.finished, seed)),
+        "tokens": _plain(metrics.estimate(model.tokens, seed=seed)),
+        "characters": _plain(metrics.estimate(model.characters, seed=seed)),
+        "finished": _plain(metrics.estimate(model.finished, seed=seed)),
         "distinct": metrics.distinct_share(model.texts),
     }
 
@@ -89,11 +99,8 @@ def _model(model: Judged, base: Judged, judges: Sequence[Judge], seed: int) -> d
 def _divergence(model: Judged, base: Judged, seed: int) -> dict[str, Any]:
     if model is base or model.logprobs is None or model.baseline_logprobs is None:
         return {"kl": None, "kl_per_token": None}
-    mine, theirs = model.logprobs, model.baseline_logprobs
-    return {
-        "kl": _plain(metrics.kl(mine, theirs, seed)),
-        "kl_per_token": _plain(metrics.kl_per_token(mine, theirs, model.tokens, seed)),
-    }
+    found = metrics.kl(model.logprobs, model.baseline_logprobs, seed)
+    return {"kl": _plain(found), "kl_per_token": found.value / float(model.tokens.mean()) if found else None}
 
 
 def _best_of_n(base: Judged, judges: Sequence[Judge], seed: int) -> list[dict[str, Any]]:
@@ -126,7 +133,7 @@ def _reward_accuracy(base: Judged, judges: Sequence[Judge], seed: int) -> dict[s
     return {
         "against": taste.name,
         "pairs": int((gold[:, first] != gold[:, second]).sum()),
-        "reward": _plain(metrics.accuracy(base.scores[reward.name], gold, seed)),
+        "scores": _plain(metrics.accuracy(base.scores[reward.name], gold, seed)),
         "longer": _plain(metrics.accuracy(base.characters, gold, seed)),
     }
 

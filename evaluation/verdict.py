@@ -19,10 +19,10 @@ def verdict(summary: dict[str, Any]) -> tuple[Outcome, str]:
     """Is the newest model better than the baseline? The outcome, and one sentence with its figures."""
     candidate = _candidate(summary)
     if candidate is None or not summary["judges"]:
-        return "nothing to compare", f"Only {summary['baseline']} was sampled; there is nothing to compare it with."
+        return "nothing to compare", "Nothing was compared: it takes two models and a judge."
     judge = next((j for j in summary["judges"] if j["kind"] == "taste"), summary["judges"][0])
     rate = candidate["against_baseline"][judge["name"]]["win_rate"]
-    names = f"{candidate['name']} {{}} {summary['baseline']}"
+    names = f"{candidate['label']} {{}} {_baseline(summary)['label']}"
     figures = f"it wins {percent(rate)} of comparisons by the {judge['label']}"
     if summary["prompts"] < FEW_PROMPTS:
         return (
@@ -36,7 +36,7 @@ def verdict(summary: dict[str, Any]) -> tuple[Outcome, str]:
         return "worse", f"{names.format('is worse than')}: {figures}."
     return "undecided", (
         f"{names.format('can not be told apart from')} on {summary['prompts']} prompts: {figures}"
-        f"{_prompts_needed(rate)}."
+        f"{_prompts_needed(rate, summary['prompts'])}."
     )
 
 
@@ -45,7 +45,7 @@ def cautions(summary: dict[str, Any]) -> list[str]:
     candidate = _candidate(summary)
     if candidate is None:
         return []
-    base = next(model for model in summary["models"] if model["name"] == summary["baseline"])
+    base = _baseline(summary)
     return [
         *_judges_disagree(summary, candidate),
         *_reward_is_weak(summary),
@@ -59,26 +59,31 @@ def percent(found: dict[str, Any] | None) -> str:
     """`71 % [66, 76]`"""
     if found is None:
         return "–"
-    return f"{100 * found['mean']:.0f} % [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
+    return f"{100 * found['value']:.0f} % [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
 
 
 def number(found: dict[str, Any] | None, digits: int = 2) -> str:
     """`1.25 [1.10, 1.41]`"""
     if found is None:
         return "–"
-    return f"{found['mean']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+    return f"{found['value']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
 
 
 def _candidate(summary: dict[str, Any]) -> dict[str, Any] | None:
     return next((model for model in summary["models"] if model["name"] == summary["candidate"]), None)
 
 
-def _prompts_needed(rate: dict[str, Any]) -> str:
+def _baseline(summary: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(m for m in summary["models"] if m["name"] == summary["baseline"])
+    return found
+
+
+def _prompts_needed(rate: dict[str, Any], prompts: int) -> str:
     """The interval shrinks with the root of the number of prompts: how many would settle this rate?"""
-    distance = abs(rate["mean"] - 0.5)
+    distance = abs(rate["value"] - 0.5)
     if distance < 0.01:
         return ""
-    needed = ceil(rate["prompts"] * ((rate["high"] - rate["low"]) / 2 / distance) ** 2 / 10) * 10
+    needed = ceil(prompts * ((rate["high"] - rate["low"]) / 2 / distance) ** 2 / 10) * 10
     return f"; about {needed} prompts would settle a rate like this one"
 
 
@@ -88,12 +93,11 @@ def _side(rate: dict[str, Any]) -> int:
 
 def _judges_disagree(summary: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
     sides = {j["label"]: _side(candidate["against_baseline"][j["name"]]["win_rate"]) for j in summary["judges"]}
-    reward = [label for judge in summary["judges"] if judge["kind"] == "reward" for label in [judge["label"]]]
     if not [judge for judge in summary["judges"] if judge["kind"] == "taste"]:
         return [
-            f"The only judge is the {label}: it learned from the same votes as the model, so this shows that "
-            "training worked, not that people agree. Rank its answers in `palate label` to know."
-            for label in reward
+            f"The only judge is the {label}. It learned from votes like those the model learned from, so this "
+            "shows that training worked, not that people agree."
+            for label in sides
         ]
     if len(set(sides.values())) > 1 and 1 in sides.values():
         words = {1: "better", 0: "undecided", -1: "worse"}
@@ -104,13 +108,13 @@ def _judges_disagree(summary: dict[str, Any], candidate: dict[str, Any]) -> list
 
 def _reward_is_weak(summary: dict[str, Any]) -> list[str]:
     found = summary.get("reward_accuracy")
-    if found is None or found["reward"] is None or found["longer"] is None:
+    if found is None or found["scores"] is None or found["longer"] is None:
         return []
-    length_rule = max(found["longer"]["mean"], 1 - found["longer"]["mean"])
-    if found["reward"]["low"] > length_rule:
+    length_rule = max(found["longer"]["value"], 1 - found["longer"]["value"])
+    if found["scores"]["low"] > length_rule:
         return []
     return [
-        f"The learned reward orders two answers as the taste does in {percent(found['reward'])} of pairs; length "
+        f"The learned reward orders two answers as the taste does in {percent(found['scores'])} of pairs; length "
         f"alone reaches {100 * length_rule:.0f} %."
     ]
 
@@ -118,7 +122,7 @@ def _reward_is_weak(summary: dict[str, Any]) -> list[str]:
 def _length_explains_it(
     summary: dict[str, Any], candidate: dict[str, Any], base: dict[str, Any]
 ) -> list[str]:
-    ratio = candidate["characters"]["mean"] / max(1.0, base["characters"]["mean"])
+    ratio = candidate["characters"]["value"] / max(1.0, base["characters"]["value"])
     if 1 / MUCH_LONGER < ratio < MUCH_LONGER:
         return []
     change = f"{100 * (ratio - 1):.0f} % longer" if ratio > 1 else f"{100 * (1 - ratio):.0f} % shorter"
@@ -134,10 +138,10 @@ def _length_explains_it(
 
 def _answers_changed_form(candidate: dict[str, Any], base: dict[str, Any]) -> list[str]:
     found = []
-    if candidate["finished"]["mean"] < base["finished"]["mean"] - FEWER_FINISHED:
+    if candidate["finished"]["value"] < base["finished"]["value"] - FEWER_FINISHED:
         found.append(
-            f"It ends {100 * candidate['finished']['mean']:.0f} % of its answers itself, the baseline "
-            f"{100 * base['finished']['mean']:.0f} %; the others are cut at the length limit."
+            f"It ends {100 * candidate['finished']['value']:.0f} % of its answers itself, the baseline "
+            f"{100 * base['finished']['value']:.0f} %; the others are cut at the length limit."
         )
     if candidate["distinct"] < base["distinct"] - FEWER_DISTINCT:
         found.append(
