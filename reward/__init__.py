@@ -1,0 +1,1 @@
+"""The reward model: loss over whole rankings, training, accuracy with intervals, scoring."""

@@ -1,0 +1,1 @@
+"""Policies trained on preferences: direct preference optimisation."""

@@ -1,0 +1,253 @@
+"""Direct preference optimisation (Rafailov et al. 2023): LoRA on the SFT model, which is also the reference.
+
+    palate dpo                  or   run(Project.open(folder), DpoConfig(folder))
+
+Every decided pair of a ranking comes from one forward pass over its prompt tree. The reference's
+log-probabilities are computed once, before any adapter exists, so it can't drift. Not here: the loss (losses.py),
+the loop (training.py), the tree (tree.py).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from palate.config import DpoConfig, UserError, as_dict
+from palate.data.records import Run
+from palate.hardware import probe
+from palate.models import load, lora, save_adapter
+from palate.project import Project
+from palate.reward.accuracy import Accuracy, accuracy
+from palate.rl.losses import dpo_loss
+from palate.runs import ActiveRun
+from palate.sequences import EncodedTree
+from palate.training import (
+    Pairs,
+    Stats,
+    batches,
+    check_template,
+    encode,
+    fit,
+    read_rankings,
+    starting_point,
+    token_budget,
+)
+from palate.tree import TreeForward, micro_batches
+
+DRIFT = -0.5  # nats per token below the reference at which chosen completions are being unlearned too
+STANDSTILL = 0.05  # a mean margin below this after training: nothing was learned
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Rankings ready for DPO, row by row: trees, their decided pairs, what the reference thinks of them."""
+
+    trees: list[EncodedTree]
+    pairs: list[list[dict[str, Any]]]
+    reference: list[Tensor]  # (K,) log-probabilities
+
+    def weights(self) -> list[float]:
+        """What each ranking adds to a batch's weight: its votes, less what they left undecided."""
+        return [sum(pair["weight"] for pair in pairs) for pairs in self.pairs]
+
+
+def run(project: Project, config: DpoConfig) -> Run:
+    """Train a policy on every decided pair of the train split; returns the finished run."""
+    hardware = probe(config.device, config.dtype)
+    ref, parents = starting_point(project, config.base)
+    table = read_rankings(project, config.annotators, config.source, None, config.limit)
+    with project.start("dpo", as_dict(config), parents, config.seed) as active:
+        active.freeze("train", table)
+        loaded = load(project, ref, hardware)
+        active.update(template_hash=loaded.encoder.template_hash)
+        check_template(project, parents, loaded.encoder.template_hash)
+        rows = [row for row in table.to_pylist() if any(not pair["tie"] for pair in row["pairs"])]
+        train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
+        if not train:
+            raise UserError("no vote on a training prompt prefers one completion to another; rank some first")
+        print(f"{active.id}: DPO on {ref}, {len(train)} rankings with a decided pair ({hardware})")
+
+        steps = batches(len(train), config.batch_size, config.epochs, config.seed)
+        budget = token_budget(loaded.model.config, hardware)
+        plain = TreeForward.of(loaded.model, hardware)
+        known = prepare(plain, train, encode(train, loaded.encoder, config.max_length), steps, budget)
+        held_out = prepare(
+            plain, test, encode(test, loaded.encoder, config.max_length), [range(len(test))], budget
+        )
+        _cache_reference(active.path, [*train, *test], [*known.reference, *held_out.reference])
+
+        policy = lora(loaded.model, config.lora_rank, 2 * config.lora_rank, config.seed)
+        forward = replace(plain, model=policy)
+        _check_start(forward, known, steps[0], config, budget)
+        rate = config.learning_rate or default_learning_rate(loaded.weights)
+        history = optimise(
+            forward, known, steps, rate, config.beta, config.label_smoothing, budget, active.log
+        )
+        _check_moved(policy)
+        save_adapter(policy, active.path / "adapter")
+        active.update(artefact={"kind": "adapter", "path": "adapter", "base": ref})
+        _report(active, history, _held_out_accuracy(forward, test, held_out, config.beta, budget))
+    return active.record
+
+
+def default_learning_rate(weights: int) -> float:
+    """Peak rate for LoRA by the model's size; measured up to 20M weights, customary above."""
+    return 1e-3 if weights < 20e6 else 1e-4 if weights < 1e9 else 2e-5
+
+
+def prepare(
+    forward: TreeForward,
+    rows: Sequence[dict[str, Any]],
+    trees: list[EncodedTree],
+    steps: Sequence[Sequence[int]],
+    budget: int,
+) -> Preferences:
+    """The decided pairs of `rows`, and the log-probabilities of the model as it is: the reference.
+
+    Rows are grouped as in the first pass of `steps`, so that before the first step the policy computes the very
+    same numbers, whatever the rounding of its arithmetic.
+    """
+    pairs = [[pair for pair in row["pairs"] if not pair["tie"]] for row in rows]
+    reference = [torch.full((len(tree.completions),), math.nan) for tree in trees]
+    seen: set[int] = set()
+    with torch.no_grad():
+        for step in steps:
+            if seen.issuperset(step):
+                continue
+            for group in micro_batches([trees[row] for row in step], budget):
+                for index, logprobs in zip(
+                    group, forward.logprobs([trees[step[i]] for i in group]), strict=True
+                ):
+                    reference[step[index]] = logprobs
+            seen.update(step)
+    return Preferences(trees, pairs, reference)
+
+
+def optimise(
+    forward: TreeForward,
+    known: Preferences,
+    steps: Sequence[Sequence[int]],
+    learning_rate: float,
+    beta: float,
+    label_smoothing: float,
+    budget: int,
+    log: Callable[..., None],
+) -> list[Stats]:
+    """Train the adapters of `forward.model`; returns the figures of each step."""
+    parameters = [p for p in forward.model.parameters() if p.requires_grad]
+    if not parameters:
+        raise UserError("nothing to train: the model has no trainable weights")
+
+    def micro_loss(rows: list[int]) -> tuple[Tensor, Stats]:
+        return _pair_losses(forward, known, rows, beta, label_smoothing)
+
+    weights = known.weights()
+    return fit("dpo", parameters, known.trees, weights, steps, micro_loss, learning_rate, budget, log)
+
+
+def _pair_losses(
+    forward: TreeForward, known: Preferences, rows: Sequence[int], beta: float, label_smoothing: float
+) -> tuple[Tensor, Stats]:
+    """Weighted sums over the pairs of `rows`: the loss, and what to watch."""
+    trees = [known.trees[row] for row in rows]
+    policy = torch.cat(forward.logprobs(trees))
+    reference = torch.cat([known.reference[row] for row in rows])
+    pairs = Pairs.of([known.pairs[row] for row in rows], [len(t.completions) for t in trees], policy.device)
+    won, lost = pairs.winners, pairs.losers
+    losses, chosen, rejected = dpo_loss(
+        policy[won], policy[lost], reference[won], reference[lost], beta, label_smoothing
+    )
+    lengths = torch.tensor([len(c) for tree in trees for c in tree.completions], device=policy.device)
+    watched = torch.stack(
+        [
+            (chosen > rejected).float() + 0.5 * (chosen == rejected).float(),
+            chosen - rejected,
+            chosen / beta / lengths[won],
+            (policy[won] - reference[won]).detach().abs(),
+        ]
+    )
+    right, margin, per_token, distance = (pairs.weights * watched).sum(1).tolist()
+    stats = {"accuracy": right, "margin": margin, "chosen_nats_per_token": per_token, "distance": distance}
+    return (pairs.weights * losses).sum(), stats
+
+
+def _check_start(
+    forward: TreeForward, known: Preferences, step: Sequence[int], config: DpoConfig, budget: int
+) -> None:
+    """Before the first step the policy is the reference: loss ln 2, no distance."""
+    rows = [step[i] for i in micro_batches([known.trees[row] for row in step], budget)[0]]
+    with torch.no_grad():
+        loss, stats = _pair_losses(forward, known, rows, config.beta, config.label_smoothing)
+    weight = sum(known.weights()[row] for row in rows)
+    if abs(loss.item() / weight - math.log(2)) > 1e-3 or stats["distance"] / weight > 1e-2:
+        raise UserError(
+            f"before the first step the loss is {loss.item() / weight:.4f} instead of ln 2 = 0.6931: the policy does "
+            "not start as its reference (a damaged adapter or model folder?); try --dtype float32"
+        )
+
+
+def _check_moved(policy: Any) -> None:
+    """LoRA's second matrices start at zero: if they still are, nothing was trained."""
+    moved = [p.detach().abs().max().item() for name, p in policy.named_parameters() if "lora_B" in name]
+    if not moved or max(moved) == 0:
+        raise UserError(
+            "the adapter's weights did not move: nothing was trained; raise --learning-rate or --epochs"
+        )
+
+
+def _cache_reference(folder: Path, rows: Sequence[dict[str, Any]], reference: Sequence[Tensor]) -> None:
+    """Keep what the reference thought of each completion beside the rows it was computed from."""
+    table = pa.table(
+        {
+            "comparison_id": [row["comparison_id"] for row in rows],
+            "completion_ids": [row["completion_ids"] for row in rows],
+            "logprobs": [logprobs.tolist() for logprobs in reference],
+        }
+    )
+    pq.write_table(table, folder / "data" / "reference_logprobs.parquet")
+
+
+def _held_out_accuracy(
+    forward: TreeForward, rows: Sequence[dict[str, Any]], known: Preferences, beta: float, budget: int
+) -> Accuracy | None:
+    """Agreement of the implicit reward, beta log(policy / reference), with votes on held-out prompts."""
+    rewards: list[list[float]] = [[] for _ in rows]
+    with torch.no_grad():
+        for group in micro_batches(known.trees, budget):
+            for row, logprobs in zip(group, forward.logprobs([known.trees[i] for i in group]), strict=True):
+                rewards[row] = (beta * (logprobs - known.reference[row])).tolist()
+    return accuracy(rows, rewards)
+
+
+def _report(active: ActiveRun, history: Sequence[Stats], held_out: Accuracy | None) -> None:
+    """Final figures to the run's record and to the terminal, with a warning where they mean trouble."""
+    tail = history[-max(1, len(history) // 10) :]  # single steps are noisy
+    last = {name: sum(stats[name] for stats in tail) / len(tail) for name in tail[0]}
+    active.metrics(
+        loss=last["loss"], accuracy=last["accuracy"], margin=last["margin"],
+        chosen_nats_per_token=last["chosen_nats_per_token"], steps=len(history),
+        held_out=held_out.metrics() if held_out else None,
+    )  # fmt: skip
+    print(
+        f"  loss {history[0]['loss']:.3f} -> {last['loss']:.3f}, accuracy {history[0]['accuracy']:.2f} -> "
+        f"{last['accuracy']:.2f}, margin {last['margin']:.2f}, "
+        f"chosen {last['chosen_nats_per_token']:+.3f} nats/token against the reference"
+    )
+    if held_out:
+        print(f"  held-out prompts, implicit reward (before: 50 %): {held_out}")
+    else:
+        print("  held-out prompts: no votes there, so nothing says whether this generalises")
+    if last["chosen_nats_per_token"] < DRIFT:
+        print(
+            "  warning: chosen completions became much less likely too; lower --learning-rate or --epochs, or raise --beta"
+        )
+    if last["margin"] < STANDSTILL:
+        print("  warning: chosen and rejected hardly moved apart; raise --learning-rate or --epochs")
+    print(f"made {active.path / 'adapter'}")
+    print("next: palate eval")

@@ -1,0 +1,180 @@
+"""What reward training and DPO share: which rankings, as which tokens, and the training loop.
+
+One optimiser step covers `batch_size` rankings, in micro-batches of similar length that fit the token budget;
+the loss of a step is the weighted mean over its pairs, however it was cut. Not here: losses, models, saving.
+"""
+
+import json
+import math
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from palate.config import UserError
+from palate.data.preferences import Annotators, rankings
+from palate.hardware import Hardware
+from palate.project import Project
+from palate.sequences import EncodedTree, Encoder
+from palate.tree import micro_batches
+
+WARMUP = 0.1  # share of the steps in which the learning rate rises
+CLIP = 1.0  # gradients are scaled down to this norm
+CPU_ACTIVATIONS = 1.5e9  # bytes
+
+Stats = dict[str, float]
+MicroLoss = Callable[[list[int]], tuple[Tensor, Stats]]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of several rankings as indices into their concatenated completions. All (P,)."""
+
+    winners: Tensor
+    losers: Tensor
+    ties: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(
+        cls, rankings: Sequence[Sequence[dict[str, Any]]], sizes: Sequence[int], device: torch.device
+    ) -> "Pairs":
+        """`rankings[i]` are the pairs of a ranking of `sizes[i]` completions (columns of data.preferences)."""
+        offsets = [sum(sizes[:i]) for i in range(len(sizes))]
+        flat = [
+            (p["winner"] + o, p["loser"] + o, p)
+            for o, pairs in zip(offsets, rankings, strict=True)
+            for p in pairs
+        ]
+        return cls(
+            torch.tensor([w for w, _, _ in flat], dtype=torch.long, device=device),
+            torch.tensor([l for _, l, _ in flat], dtype=torch.long, device=device),
+            torch.tensor([p["tie"] for _, _, p in flat], dtype=torch.bool, device=device),
+            torch.tensor([p["weight"] for _, _, p in flat], dtype=torch.float32, device=device),
+        )
+
+
+def starting_point(project: Project, base: str | None) -> tuple[str, tuple[str, ...]]:
+    """(reference of the model to start from, run ids that are its parents)."""
+    latest = project.latest("sft")
+    ref = base or (latest.id if latest else project.base)
+    return ref, (ref,) if any(run.id == ref for run in project.runs()) else ()
+
+
+def read_rankings(
+    project: Project, annotators: Annotators, source: str | None, split_by: str | None, limit: int | None
+) -> pa.Table:
+    """The rankings to learn from (data.preferences), at most `limit` of them; the database is closed again."""
+    with project.store() as store:
+        table = rankings(store, annotators, source, split_by)
+    if not table.num_rows:
+        whose = "" if annotators == "all" else f" by {annotators} annotators"
+        where = "" if source is None else f" on prompts from '{source}'"
+        raise UserError(
+            f"there are no votes{whose}{where} to learn from: rank some first with `palate label`"
+        )
+    return table.slice(0, limit)
+
+
+def check_template(project: Project, parents: Sequence[str], template_hash: str) -> None:
+    """Stages that write a conversation differently train on sequences the other never saw."""
+    for parent in parents:
+        theirs = project.run(parent).template_hash
+        if theirs is not None and theirs != template_hash:
+            raise UserError(
+                f"{parent} was trained with another chat template (hash {theirs}) than this one ({template_hash}): "
+                "its tokenizer folder was changed; restore it or run `palate sft` again"
+            )
+
+
+def encode(rows: Sequence[dict[str, Any]], encoder: Encoder, max_length: int) -> list[EncodedTree]:
+    """One tree per ranking; says how many prompts and completions were cut to `max_length`."""
+    trees = [
+        encoder.tree(json.loads(row["messages"]), row["completions"], row["finish_reasons"], max_length)
+        for row in rows
+    ]
+    prompts, completions = sum(t.cut_prompt > 0 for t in trees), sum(t.cut_completions for t in trees)
+    if prompts or completions:
+        print(
+            f"cut to {max_length} tokens: {prompts} prompts at the start, {completions} completions at the end"
+        )
+    return trees
+
+
+def batches(rows: int, batch_size: int, epochs: float, seed: int) -> list[list[int]]:
+    """Row indices of each optimiser step: a new order in each epoch, the last epoch possibly in part."""
+    order = random.Random(seed)
+    per_epoch = math.ceil(rows / batch_size)
+    steps: list[list[int]] = []
+    while len(steps) < max(1, round(epochs * per_epoch)):
+        shuffled = order.sample(range(rows), rows)
+        steps += [shuffled[at : at + batch_size] for at in range(0, rows, batch_size)]
+    return steps[: max(1, round(epochs * per_epoch))]
+
+
+def token_budget(config: Any, hardware: Hardware) -> int:
+    """Tokens whose activations fit: 100 D bytes a layer and token, measured on Llama with LoRA in float32."""
+    if hardware.device.type == "cuda":
+        room = 0.4 * torch.cuda.mem_get_info(hardware.device)[0]
+    else:
+        room = CPU_ACTIVATIONS
+    text = config.get_text_config()
+    return int(min(16_384, max(512, room / (100 * text.hidden_size * text.num_hidden_layers))))
+
+
+def fit(
+    label: str,
+    parameters: Sequence[nn.Parameter],
+    trees: Sequence[EncodedTree],
+    weights: Sequence[float],
+    steps: Sequence[Sequence[int]],
+    micro_loss: MicroLoss,
+    learning_rate: float,
+    budget: int,
+    log: Callable[..., None],
+) -> list[Stats]:
+    """Train `parameters`; returns what was logged at each step.
+
+    `micro_loss(rows)` gives the weighted sum of the losses of these rows and weighted sums to be logged;
+    `weights[row]` is the weight that a row adds. The rate rises over the first tenth and falls as a cosine.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, len(steps)))
+    history: list[Stats] = []
+    bar = tqdm(steps, desc=label, unit="step", disable=None, file=sys.stderr, leave=False)
+    for step, rows in enumerate(bar):
+        total = sum(weights[row] for row in rows)
+        sums: Stats = {"loss": 0.0}
+        for group in micro_batches([trees[row] for row in rows], budget):
+            loss, stats = micro_loss([rows[i] for i in group])
+            torch.autograd.backward(loss / total)
+            for name, value in {"loss": loss.item(), **stats}.items():
+                sums[name] = sums.get(name, 0.0) + value
+        norm = float(nn.utils.clip_grad_norm_(parameters, CLIP))
+        logged = {name: value / total for name, value in sums.items()}
+        if not math.isfinite(logged["loss"]) or not math.isfinite(norm):
+            raise UserError(
+                f"the loss is {logged['loss']} at step {step}: lower --learning-rate ({learning_rate:g})"
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        logged |= {"grad_norm": norm, "learning_rate": learning_rate * _rate(step, len(steps))}
+        scheduler.step()
+        log(step, **logged)
+        history.append(logged)
+        bar.set_postfix(loss=f"{logged['loss']:.3f}")
+    return history
+
+
+def _rate(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine to a tenth."""
+    warmup = max(1, round(WARMUP * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

@@ -1,0 +1,303 @@
+"""The prompt tree: K completions of one prompt in one row, computed once.
+
+    [ prompt | completion 1 | completion 2 | ... | completion K ]
+
+A block mask lets each completion see the prompt and itself, and position ids restart after the prompt, so every
+token's hidden state is what it would be in a plain row `[prompt | completion]`; the prompt is computed once
+instead of K times. Trees share rows (a short tree fills what a long one leaves), and the language-model head runs
+on the positions that predict completion tokens, nowhere else.
+
+    forward = TreeForward.of(model, hardware)       # a causal LM, plain or wrapped by peft; tests itself first
+    forward.logprobs(trees)                         # per tree (K,): sums of log-probabilities
+    forward.last_hidden(trees)                      # per tree (K, D): what a reward head reads
+
+A model that can't take a block mask (sliding window, state space) or whose head is more than one matrix
+(soft-capped logits) is noticed by the self-test and computed in plain rows, one per completion.
+Not here: tokenization (sequences.py), losses (reward/losses.py, rl/losses.py), the training loop (training.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor
+
+from palate.hardware import Hardware
+from palate.sequences import EncodedTree
+
+HEAD_CHUNK = 512  # positions whose logits (chunk, V) exist at one time
+PAD = 0  # any id: nothing sees it
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Several trees in R rows of T tokens. N counts completion tokens, C completions, in the trees' order."""
+
+    input_ids: Tensor  # (R, T)
+    position_ids: Tensor  # (R, T)
+    tree: Tensor  # (R, T) which tree a token belongs to; -1 is padding
+    branch: Tensor  # (R, T) 0 in the prompt, k in the k-th completion
+    predictors: Tensor  # (N,) flat positions whose logits predict ...
+    targets: Tensor  # (N,) ... these completion tokens
+    owners: Tensor  # (N,) the completion each belongs to, 0..C-1
+    last: Tensor  # (C,) flat position of each completion's last token
+    shared: bool  # rows hold several completions: a block mask is needed
+
+
+def pack(trees: Sequence[EncodedTree], device: torch.device, shared: bool = True) -> Packed:
+    """Lay trees out in rows as long as the longest of them, first fit in order of falling length.
+
+    With `shared` off every tree gets a row of its own, padded on the right.
+    """
+    lengths = [tree_tokens(tree) for tree in trees]
+    width = max(lengths)
+    offsets = [0] * len(trees)  # where a tree starts in the flattened rows
+    filled: list[int] = []  # tokens in each row
+    for index in sorted(range(len(trees)), key=lambda i: -lengths[i]):
+        fitting = (r for r, used in enumerate(filled) if shared and used + lengths[index] <= width)
+        row = next(fitting, len(filled))
+        if row == len(filled):
+            filled.append(0)
+        offsets[index] = row * width + filled[row]
+        filled[row] += lengths[index]
+    size = len(filled) * width
+    ids, positions, owner_tree, branch = [PAD] * size, [0] * size, [-1] * size, [0] * size
+    predictors: list[int] = []
+    targets: list[int] = []
+    counts: list[int] = []
+    last: list[int] = []
+    for index, tree in enumerate(trees):
+        start, prompt = offsets[index], len(tree.prompt)
+        ids[start : start + prompt] = tree.prompt
+        positions[start : start + prompt] = range(prompt)
+        owner_tree[start : start + lengths[index]] = [index] * lengths[index]
+        at = start + prompt
+        for k, completion in enumerate(tree.completions, 1):
+            end = at + len(completion)
+            ids[at:end] = completion
+            positions[at:end] = range(prompt, prompt + len(completion))
+            branch[at:end] = [k] * len(completion)
+            if completion:  # the prompt's last token predicts the first one
+                predictors += [start + prompt - 1, *range(at, end - 1)]
+            targets += completion
+            counts.append(len(completion))
+            last.append(end - 1 if completion else start + prompt - 1)
+            at = end
+    rows = torch.tensor([ids, positions, owner_tree, branch], device=device).view(4, len(filled), width)
+    where = torch.tensor([predictors, targets], dtype=torch.long, device=device)
+    owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
+    ends = torch.tensor(last, device=device)
+    return Packed(rows[0], rows[1], rows[2], rows[3], where[0], where[1], owners, ends, shared)
+
+
+def block_mask(packed: Packed, dtype: torch.dtype) -> Tensor:
+    """(R, 1, T, T) to be added to attention scores: 0 where query i may see key j, else the lowest number.
+
+    j is visible from i when both are of one tree, j is not later, and j lies in the prompt or in i's completion.
+    """
+    tree, branch = packed.tree, packed.branch
+    key = branch[:, None, :]
+    seen = (tree[:, :, None] == tree[:, None, :]) & ((key == 0) | (key == branch[:, :, None]))
+    seen &= torch.ones(seen.shape[1:], dtype=torch.bool, device=seen.device).tril()
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
+        ~seen, torch.finfo(dtype).min
+    )[:, None]
+
+
+class _TargetLogprobs(torch.autograd.Function):
+    """log softmax(h W^T + b)[target] without keeping the logits.
+
+    With W frozen, d logprob / d h = W[target] - softmax(h W^T) W, which the forward pass can finish chunk by
+    chunk: it stores (N, D) numbers instead of the (N, V) that autograd would keep.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(targets), HEAD_CHUNK):
+            part = slice(start, start + HEAD_CHUNK)
+            logits = F.linear(hidden[part], weight, bias).float()
+            log_z = logits.logsumexp(-1)
+            logprobs[part] = logits.gather(-1, targets[part, None])[:, 0] - log_z
+            if slope is not None:
+                probabilities = logits.sub_(log_z[:, None]).exp_()
+                slope[part] = weight[targets[part]] - probabilities.to(weight.dtype) @ weight
+        ctx.slope = slope
+        return logprobs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
+        return grads[0].to(ctx.slope.dtype)[:, None] * ctx.slope, None, None, None
+
+
+def target_logprobs(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """(N,) float32 log-probabilities of `targets` (N,) under the head `weight` (V, D), from `hidden` (N, D).
+
+    Matrix products run in `dtype`, the softmax in float32. The head gets no gradient: it must be frozen.
+    """
+    assert not (weight.requires_grad and torch.is_grad_enabled()), "target_logprobs needs a frozen head"
+    with torch.autocast(hidden.device.type, enabled=False):
+        bias = None if bias is None else bias.to(dtype)
+        result = _TargetLogprobs.apply(hidden.to(dtype), weight.to(dtype), bias, targets)  # type: ignore[no-untyped-call]
+    return cast(Tensor, result)
+
+
+def tree_tokens(tree: EncodedTree) -> int:
+    """Tokens of the prompt and of all completions."""
+    return len(tree.prompt) + sum(map(len, tree.completions))
+
+
+def split_tree(tree: EncodedTree, hidden_size: int) -> list[EncodedTree]:
+    """The tree itself, or pieces with fewer completions each where repeating the prompt is cheaper.
+
+    A row of T tokens costs about T (6 D + T) per layer (24 D^2 for the linear maps of a token, 4 D T for its
+    attention, as kernels compute the masked half too): long completions should not pay for each other.
+    """
+
+    def cost(pieces: list[EncodedTree]) -> int:
+        return sum(t * (6 * hidden_size + t) for t in map(tree_tokens, pieces))
+
+    best = [tree]
+    for size in range(1, len(tree.completions)):
+        starts = range(0, len(tree.completions), size)
+        pieces = [replace(tree, completions=tree.completions[at : at + size]) for at in starts]
+        if cost(pieces) < cost(best):
+            best = pieces
+    return best
+
+
+def micro_batches(trees: Sequence[EncodedTree], token_budget: int) -> list[list[int]]:
+    """Indices of trees in groups of similar length and at most `token_budget` tokens (at least one tree)."""
+    groups: list[list[int]] = []
+    tokens = 0
+    for index in sorted(range(len(trees)), key=lambda i: -tree_tokens(trees[i])):
+        size = tree_tokens(trees[index])
+        if not groups or tokens + size > token_budget:
+            groups.append([])
+            tokens = 0
+        groups[-1].append(index)
+        tokens += size
+    return groups
+
+
+@dataclass(frozen=True)
+class TreeForward:
+    """Forward passes of one causal LM over prompt trees, with gradients where torch records them."""
+
+    model: Any  # a transformers causal LM, or peft's wrapper around one
+    hardware: Hardware
+    block_mask: bool = True  # False: one plain row per completion
+    plain_head: bool = True  # False: log-probabilities come from the model's own logits
+
+    @classmethod
+    def of(cls, model: Any, hardware: Hardware) -> "TreeForward":
+        """The fastest way this model allows, found by a self-test on a few tokens; says so when it is slow."""
+        exact = replace(hardware, dtype=torch.float32)
+        decoder_agrees, head_agrees = _self_test(model, exact)
+        if not decoder_agrees:
+            print(
+                "this model can't take a block mask: each completion is computed in a row of its own (slower)"
+            )
+        elif not head_agrees:
+            print("this model's logits are not one matrix product: its own head computes them (slower)")
+        return cls(model, hardware, decoder_agrees, head_agrees)
+
+    def logprobs(self, trees: Sequence[EncodedTree]) -> list[Tensor]:
+        """Per tree (K,) float32: log p(completion | prompt), summed over its tokens, stop token included."""
+        packed = self._pack(trees)
+        sizes = [len(tree.completions) for tree in trees]
+        sums = torch.zeros(sum(sizes), device=self.hardware.device)
+        return list(torch.split(sums.index_add(0, packed.owners, self._token_logprobs(packed)), sizes))
+
+    def token_logprobs(self, trees: Sequence[EncodedTree]) -> list[list[Tensor]]:
+        """Per tree and completion (tokens,) float32: log p(token | prompt, earlier tokens)."""
+        flat = self._token_logprobs(self._pack(trees))
+        parts = iter(
+            torch.split(flat, [len(completion) for tree in trees for completion in tree.completions])
+        )
+        return [[next(parts) for _ in tree.completions] for tree in trees]
+
+    def last_hidden(self, trees: Sequence[EncodedTree]) -> list[Tensor]:
+        """Per tree (K, D): the decoder's output at the last token of each completion."""
+        packed = self._pack(trees)
+        return list(torch.split(self._decode(packed)[packed.last], [len(tree.completions) for tree in trees]))
+
+    @property
+    def base(self) -> Any:
+        """The transformers model inside peft's wrapper, adapters in place."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    def _pack(self, trees: Sequence[EncodedTree]) -> Packed:
+        """Shared rows where the model takes them and no sliding window would have to cut inside one."""
+        config = self.base.config.get_text_config()
+        window = getattr(config, "sliding_window", None) or max(map(tree_tokens, trees))
+        longest = max(len(t.prompt) + max(map(len, t.completions)) for t in trees)
+        if self.block_mask and longest <= window:
+            pieces = [piece for tree in trees for piece in split_tree(tree, config.hidden_size)]
+            return pack(pieces, self.hardware.device, shared=True)
+        rows = [replace(tree, completions=[c]) for tree in trees for c in tree.completions]
+        return pack(rows, self.hardware.device, shared=False)
+
+    def _token_logprobs(self, packed: Packed) -> Tensor:
+        """(N,) float32 log-probabilities of the completion tokens."""
+        if self.plain_head:
+            head = self.base.get_output_embeddings()
+            hidden = self._decode(packed)[packed.predictors]
+            return target_logprobs(hidden, head.weight, head.bias, packed.targets, self.hardware.dtype)
+        with self.hardware.autocast():
+            logits = self.base(**_inputs(packed, self.hardware.dtype), use_cache=False).logits
+        chosen: Tensor = logits.flatten(0, 1)[packed.predictors].float()
+        return chosen.log_softmax(-1).gather(-1, packed.targets[:, None])[:, 0]
+
+    def _decode(self, packed: Packed) -> Tensor:
+        """(R T, D): the decoder's output at every position."""
+        with self.hardware.autocast():
+            output = self.base.get_decoder()(**_inputs(packed, self.hardware.dtype), use_cache=False)
+        hidden: Tensor = output.last_hidden_state.flatten(0, 1)
+        return hidden
+
+
+def _inputs(packed: Packed, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What a model is called with: plain rows need no more than an ordinary padding mask."""
+    if not packed.shared:
+        return {"input_ids": packed.input_ids, "attention_mask": (packed.tree >= 0).long()}
+    mask = block_mask(packed, dtype)
+    return {"input_ids": packed.input_ids, "position_ids": packed.position_ids, "attention_mask": mask}
+
+
+@torch.no_grad()
+def _self_test(model: Any, hardware: Hardware) -> tuple[bool, bool]:
+    """Do trees give the hidden states of plain rows, and one matrix product the model's own logits?"""
+    tree, plain = (TreeForward(model, hardware, block) for block in (True, False))
+    own = TreeForward(model, hardware, False, False)
+    vocabulary = tree.base.config.get_text_config().vocab_size
+    ids = [(3 + 7 * i) % vocabulary for i in range(24)]
+    trees = [
+        EncodedTree(ids[:6], [ids[6:9], ids[9:14], ids[14:15]], 0, 0),
+        EncodedTree(ids[15:18], [ids[18:20], ids[20:24]], 0, 0),
+    ]
+    weights = tree.base.get_input_embeddings().weight.dtype
+    was_training = model.training
+    model.eval()
+    try:
+        expected = torch.cat(plain.last_hidden(trees)).float()
+        head_agrees = _close(torch.cat(plain.logprobs(trees)), torch.cat(own.logprobs(trees)), weights)
+        try:
+            decoder_agrees = _close(torch.cat(tree.last_hidden(trees)).float(), expected, weights)
+        except (RuntimeError, TypeError, ValueError):  # its attention refuses the mask
+            decoder_agrees = False
+    finally:
+        model.train(was_training)
+    return decoder_agrees, head_agrees
+
+
+def _close(found: Tensor, expected: Tensor, weights: torch.dtype) -> bool:
+    """Equal up to the rounding of the weights' type; a wrong mask is off by far more."""
+    tolerance = max(1e-3, 8 * torch.finfo(weights).eps)
+    return bool((found - expected).abs().max() <= tolerance * expected.abs().max())
