@@ -13,9 +13,10 @@ import numpy.typing as npt
 from palate.reward.accuracy import Estimate, cluster_bootstrap
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
-def estimate(values: Array, kept: Array | None = None, seed: int = 0) -> Estimate | None:
+def estimate(values: Array, kept: Mask | None = None, seed: int = 0) -> Estimate | None:
     """The mean of `values` (P, ...) with its 95 % interval over prompts; None when nothing is kept.
 
     `kept`, of the same shape, is true for the values that count; prompts with more of them weigh more. With few
@@ -37,7 +38,7 @@ def outcomes(scores: Array, baseline: Array) -> Array:
     return (np.sign(margin) + 1) / 2
 
 
-def win_rate(scores: Array, baseline: Array, kept: Array | None = None, seed: int = 0) -> Estimate | None:
+def win_rate(scores: Array, baseline: Array, kept: Mask | None = None, seed: int = 0) -> Estimate | None:
     """The share of pairs that the model wins against the baseline, ties half.
 
     `scores` (P, S), `baseline` (P, B); `kept` (P, S, B) is true for pairs that count, e.g. of similar length.
@@ -45,10 +46,10 @@ def win_rate(scores: Array, baseline: Array, kept: Array | None = None, seed: in
     return estimate(outcomes(scores, baseline), kept, seed)
 
 
-def similar_length(lengths: Array, baseline: Array, tolerance: float = 0.1) -> npt.NDArray[np.bool_]:
+def similar_length(lengths: Array, baseline: Array, tolerance: float = 0.1) -> Mask:
     """(P, S, B): true where the lengths (P, S) and (P, B) differ by at most `tolerance` of the longer one."""
     mine, theirs = lengths[:, :, None], baseline[:, None, :]
-    close: npt.NDArray[np.bool_] = np.abs(mine - theirs) <= tolerance * np.maximum(mine, theirs)
+    close: Mask = np.abs(mine - theirs) <= tolerance * np.maximum(mine, theirs)
     return close
 
 

@@ -82,7 +82,9 @@ def frontier_plot(summary: dict[str, Any], judge: dict[str, Any]) -> str:
             axes.plot([x for x, _, _ in bar], [y for _, y, _ in bar], "-", color=MUTED, linewidth=1.5)
             axes.plot([x for x, _, _ in bar], [y for _, y, _ in bar], ".", color=MUTED, markersize=7)
             x, y, n = bar[-1]
-            axes.annotate(f"best of {n}", (x, y), (7, -4), textcoords="offset points", color=MUTED, fontsize=10)
+            axes.annotate(
+                f"best of {n}", (x, y), (7, -4), textcoords="offset points", color=MUTED, fontsize=10
+            )
         reach = [x for x, _, _ in bar]
         for index, model in enumerate(summary["models"]):
             if model["name"] != summary["baseline"] and model["kl"] is None:
@@ -91,7 +93,9 @@ def frontier_plot(summary: dict[str, Any], judge: dict[str, Any]) -> str:
             score, colour = model["scores"][name], _SERIES[index % len(_SERIES)]
             axes.plot([x, x], [score["low"], score["high"]], color=colour, linewidth=3)
             axes.plot(x, score["value"], "o", color=colour, markersize=7)
-            above = model["name"] != summary["baseline"]  # the best-of-n line starts at the baseline and rises
+            above = (
+                model["name"] != summary["baseline"]
+            )  # the best-of-n line starts at the baseline and rises
             at, shift = (score["high"], 7) if above else (score["low"], -17)
             axes.annotate(
                 model["label"], (x, at), (0, shift), textcoords="offset points", ha="center", weight="bold"

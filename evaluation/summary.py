@@ -35,7 +35,6 @@ class Judged:
     """S samples of one model for each of P prompts, and what is known of them. All arrays are (P, S)."""
 
     name: str  # run id, folder or hub id
-    role: str  # "base", "sft", "dpo", ...: what it is to a reader
     texts: list[list[str]]
     tokens: Array  # stop token included
     characters: Array
@@ -85,7 +84,6 @@ def _model(model: Judged, base: Judged, judges: Sequence[Judge], seed: int) -> d
             }
     return {
         "name": model.name,
-        "role": model.role,
         "scores": {j.name: _plain(metrics.estimate(model.scores[j.name], seed=seed)) for j in judges},
         "against_baseline": against,
         **_divergence(model, base, seed),
@@ -114,7 +112,9 @@ def _best_of_n(base: Judged, judges: Sequence[Judge], seed: int) -> list[dict[st
             break
         scores = {
             judge.name: _plain(
-                metrics.estimate(metrics.best_of_n(base.scores[judge.name], base.scores[reward.name], n), seed=seed)
+                metrics.estimate(
+                    metrics.best_of_n(base.scores[judge.name], base.scores[reward.name], n), seed=seed
+                )
             )
             for judge in judges
         }

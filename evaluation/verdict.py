@@ -25,11 +25,8 @@ def verdict(summary: dict[str, Any]) -> tuple[Outcome, str]:
     names = f"{candidate['label']} {{}} {_baseline(summary)['label']}"
     figures = f"it wins {percent(rate)} of comparisons by the {judge['label']}"
     if summary["prompts"] < FEW_PROMPTS:
-        return (
-            "too few prompts",
-            f"{summary['prompts']} held-out prompts are too few to say whether "
-            f"{names.format('is better than')}: {figures}.",
-        )
+        few = f"{summary['prompts']} held-out prompts are too few to say whether"
+        return "too few prompts", f"{few} {names.format('is better than')}: {figures}."
     if rate["low"] > 0.5:
         return "better", f"{names.format('is better than')}: {figures}."
     if rate["high"] < 0.5:
@@ -88,11 +85,13 @@ def _prompts_needed(rate: dict[str, Any], prompts: int) -> str:
 
 
 def _side(rate: dict[str, Any]) -> int:
-    return (rate["low"] > 0.5) - (rate["high"] < 0.5)
+    return int(rate["low"] > 0.5) - int(rate["high"] < 0.5)
 
 
 def _judges_disagree(summary: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
-    sides = {j["label"]: _side(candidate["against_baseline"][j["name"]]["win_rate"]) for j in summary["judges"]}
+    sides = {
+        j["label"]: _side(candidate["against_baseline"][j["name"]]["win_rate"]) for j in summary["judges"]
+    }
     if not [judge for judge in summary["judges"] if judge["kind"] == "taste"]:
         return [
             f"The only judge is the {label}. It learned from votes like those the model learned from, so this "
@@ -113,9 +112,9 @@ def _reward_is_weak(summary: dict[str, Any]) -> list[str]:
     length_rule = max(found["longer"]["value"], 1 - found["longer"]["value"])
     if found["scores"]["low"] > length_rule:
         return []
+    rule = f"{100 * length_rule:.0f} %"
     return [
-        f"The learned reward orders two answers as the taste does in {percent(found['scores'])} of pairs; length "
-        f"alone reaches {100 * length_rule:.0f} %."
+        f"The learned reward orders {percent(found['scores'])} of pairs as the taste does; length alone, {rule}."
     ]
 
 
@@ -154,5 +153,6 @@ def _answers_changed_form(candidate: dict[str, Any], base: dict[str, Any]) -> li
 def _seen_in_training(summary: dict[str, Any]) -> list[str]:
     seen = {run: count for run, count in summary.get("seen_in_training", {}).items() if count}
     return [
-        f"{count} of the {summary['prompts']} prompts were among the training rows of {run}." for run, count in seen.items()
+        f"{count} of the {summary['prompts']} prompts were among the training rows of {run}."
+        for run, count in seen.items()
     ]
