@@ -23,11 +23,13 @@ RunStatus = Literal["running", "done", "failed", "stopped", "interrupted"]
 
 TEST_SHARE = 0.1  # share of prompts held out, by hash
 
+# one encoder for all: json.dumps makes a new one per call, and an import takes millions of digests
+_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str).encode
+
 
 def digest(*parts: object) -> str:
     """A 20-hex-digit id made of the content of `parts` (JSON values)."""
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+    return hashlib.sha256(_canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 def new_id() -> str:
@@ -168,7 +170,9 @@ class Run:
     seed: int | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     status: RunStatus = "running"
-    artefact: dict[str, Any] = field(default_factory=dict)  # {"kind": "model"|"adapter"|"reward", "base": ref}
+    artefact: dict[str, Any] = field(
+        default_factory=dict
+    )  # {"kind": "model"|"adapter"|"reward", "base": ref}
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # frozen inputs: name -> sha256, rows
     error: str | None = None
     pid: int | None = None

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -47,6 +48,11 @@ _TABLE: dict[type, str] = {
 }
 _JSON = {"messages", "meta", "sampling", "criteria"}  # columns stored as JSON text
 
+_EMPTY: dict[type, str] = {dict: "{}", list: "[]", tuple: "[]"}
+_encode = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True
+).encode  # one encoder: json.dumps makes a new one per call
+
 _TYPES: dict[str, pa.DataType] = {
     "tags": pa.list_(pa.string()),
     "flags": pa.list_(pa.string()),
@@ -73,26 +79,22 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def record_schema(kind: type) -> pa.Schema:
+def record_schema(kind: type[Record]) -> pa.Schema:
     """The Arrow schema of a record's table, column for column."""
     return pa.schema([(f.name, _TYPES.get(f.name, pa.string())) for f in fields(kind)])
 
 
-def record_row(record: Record) -> dict[str, Any]:
-    """A record as a row of its table: JSON columns as text, tuples as lists."""
-    row: dict[str, Any] = {}
-    for column in fields(record):
-        value = getattr(record, column.name)
-        if column.name in _JSON:
-            value = json.dumps(value, ensure_ascii=False, sort_keys=True)
-        elif column.name == "ranking":
-            value = [list(tier) for tier in value]
-        elif isinstance(value, tuple):
-            value = list(value)
-        elif column.name == "created_at" and value is None:
-            value = now()
-        row[column.name] = value
-    return row
+def record_table(records: Sequence[Record]) -> pa.Table:
+    """Records of one kind as an Arrow table: JSON columns as text, a vote without a time gets this moment."""
+    schema = record_schema(type(records[0]))
+    values = zip(*map(attrgetter(*schema.names), records), strict=True)
+    columns: dict[str, Any] = dict(zip(schema.names, values, strict=True))
+    for name in _JSON & columns.keys():
+        columns[name] = [_encode(value) if value else _EMPTY[type(value)] for value in columns[name]]
+    if "created_at" in columns:
+        moment = now()
+        columns["created_at"] = [value or moment for value in columns["created_at"]]
+    return pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
 
 
 class Store:
@@ -150,8 +152,7 @@ class Store:
         if not records:
             return 0
         kind = type(records[0])
-        table = pa.Table.from_pylist([record_row(r) for r in records], schema=record_schema(kind))
-        return self.add_table(_TABLE[kind], table)
+        return self.add_table(_TABLE[kind], record_table(records))
 
     def add_prompts(self, prompts: Sequence[Prompt]) -> int:
         """New prompts; returns how many were not known before."""

@@ -1,0 +1,176 @@
+"""Files to records in the store: everything is staged as Parquet first, then moved in one transaction.
+
+Either all usable rows of all files arrive or none. Ids are digests of content, so the same file twice adds
+nothing. It knows no project and no run: the command is `palate.importing`.
+
+    staged = stage_files(sources, folder, run_id)
+    counts = insert(store, folder)
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import duckdb
+from tqdm import tqdm
+
+from palate.config import UserError
+from palate.data.formats import Kind
+from palate.data.readers import opened, rows
+from palate.data.staging import TABLES, UNNAMED, Outcome, Plan, stage
+from palate.data.store import Store
+
+CHUNK = 5_000  # rows staged at once: what memory holds of a file of any length
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file and what is known of it before it is read."""
+
+    path: Path
+    name: str  # for rows that name no source of their own
+    forced: bool = False  # the name wins over the rows' own
+
+
+@dataclass(frozen=True)
+class Count:
+    """Records of one table that an import met."""
+
+    new: int
+    known: int
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of what a file holds, unpacked when it is gzip: the same rows under another name."""
+    with opened(path) as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def stage_files(
+    sources: Sequence[Source],
+    folder: Path,
+    run_id: str,
+    kind: Kind | None = None,
+    group_by: str | None = None,
+    on_rejects: Callable[[list[dict[str, object]]], None] = lambda _: None,
+) -> list[Outcome]:
+    """Write the records of all files to `folder` as Parquet; what became of each file.
+
+    `on_rejects` gets the rows that can't be used, with file, line and reason, as they come up. A file that
+    can't be read at all is a UserError.
+    """
+    if group_by is not None:
+        try:
+            re.compile(group_by)
+        except re.error as error:
+            raise UserError(f"--group-by {group_by!r} is not a regular expression: {error}") from error
+    outcomes = []
+    size = sum(source.path.stat().st_size for source in sources)
+    with tqdm(total=size, unit="B", unit_scale=True, desc="reading", disable=None, leave=False) as bar:
+        for number, source in enumerate(sources):
+            plan = Plan(number, str(source.path), source.name, source.forced, kind, group_by, run_id, folder)
+            total = Outcome()
+            for outcome in _chunks(plan, source.path, bar.update):
+                on_rejects(outcome.rejects)
+                total.add(outcome)
+            outcomes.append(total)
+    return outcomes
+
+
+def _chunks(plan: Plan, path: Path, advance: Callable[[int], object]) -> Iterator[Outcome]:
+    read = rows(path, advance)
+    number = 0
+    while chunk := list(islice(read, CHUNK)):
+        yield stage(plan, number, chunk)
+        number += 1
+
+
+def insert(store: Store, folder: Path) -> dict[str, Count]:
+    """Move everything staged in `folder` into the store, in one transaction; what was new, per table."""
+    distinct = {name: _distinct(folder, name) for name in _number_votes(folder)}
+    counts = {}
+    with (
+        tqdm(total=sum(distinct.values()), unit=" records", desc="saving", disable=None, leave=False) as bar,
+        store.transaction(),
+    ):
+        for table, met in distinct.items():
+            new = store.add_table(table, folder / f"{table}-*.parquet") if met else 0
+            counts[table] = Count(new, met - new)
+            bar.update(met)
+        if distinct["vote"]:  # an imported vote also answers an assignment that was open
+            staged = f"read_parquet('{_quoted(folder)}/assignment-*.parquet')"
+            store.write(
+                f"UPDATE assignment SET state = 'done' WHERE state <> 'done' AND id IN (SELECT id FROM {staged})"
+            )
+    store.checkpoint()
+    return counts
+
+
+def _number_votes(folder: Path) -> tuple[str, ...]:
+    """Give equal unnamed votes of one file ids of their own: the same judgement twice is two votes.
+
+    They are counted within a file, so that the same row in two files, or on the next import, is the same vote.
+    """
+    for file in sorted({path.name.split("-")[1] for path in folder.glob(f"{UNNAMED}-*.parquet")}):
+        pattern = f"{UNNAMED}-{file}-*.parquet"
+        if _repeats(folder, pattern):
+            query = f"""
+                SELECT * EXCLUDE (filename, file_row_number, occurrence) REPLACE
+                    (CASE occurrence WHEN 1 THEN id ELSE substr(sha256(id || ':' || occurrence), 1, 20) END AS id)
+                FROM (SELECT *, row_number() OVER (PARTITION BY id ORDER BY filename, file_row_number) AS occurrence
+                      FROM {_staged(folder, pattern)})
+                ORDER BY filename, file_row_number"""
+            _rewrite(folder, pattern, query, f"vote-{file}-numbered.parquet")
+        else:
+            for path in folder.glob(pattern):
+                path.rename(path.with_name(path.name.replace(UNNAMED, "vote", 1)))
+    return TABLES
+
+
+def _distinct(folder: Path, table: str) -> int:
+    """Leave the first record of each id, in the order of the files; returns how many there are."""
+    pattern = f"{table}-*.parquet"
+    if not any(folder.glob(pattern)):
+        return 0
+    if _repeats(folder, pattern):
+        query = f"""
+            WITH staged AS (SELECT * FROM {_staged(folder, pattern)}),
+            firsts AS (SELECT id, min((filename, file_row_number)) AS place FROM staged GROUP BY id)
+            SELECT s.* EXCLUDE (filename, file_row_number)
+            FROM staged s JOIN firsts f ON f.id = s.id AND f.place = (s.filename, s.file_row_number)
+            ORDER BY s.filename, s.file_row_number"""
+        _rewrite(folder, pattern, query, f"{table}-distinct.parquet")
+    return _scan(folder, f"SELECT count(*) FROM {_staged(folder, pattern)}")
+
+
+def _repeats(folder: Path, pattern: str) -> bool:
+    return bool(_scan(folder, f"SELECT count(*) - count(DISTINCT id) FROM {_staged(folder, pattern)}"))
+
+
+def _rewrite(folder: Path, pattern: str, query: str, name: str) -> None:
+    """Replace the files of a pattern by the rows of a query over them."""
+    old = list(folder.glob(pattern))
+    temporary = folder / "rewritten"
+    _scan(folder, f"COPY ({query}) TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd)")
+    for path in old:
+        path.unlink()
+    temporary.rename(folder / name)
+
+
+def _scan(folder: Path, sql: str) -> int:
+    """One query over the staged files, in a DuckDB of its own that spills to the staging folder."""
+    settings = {"memory_limit": "512MB", "temp_directory": str(folder / "spill")}
+    with duckdb.connect(config=settings) as con:
+        row = con.execute(sql).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _staged(folder: Path, pattern: str) -> str:
+    return f"read_parquet('{_quoted(folder)}/{pattern}', filename = true, file_row_number = true)"
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
