@@ -1,0 +1,229 @@
+"""Train a reward model on every ranking at once, and say how far to trust it.
+
+    palate reward               or   run(Project.open(folder), RewardConfig(folder))
+
+K completions of a prompt are one forward pass over its tree and give all their pairs (k-wise loss). The accuracy
+on held-out prompts stands beside "the longer one wins" on the same pairs, both with intervals; with `--folds` it
+is cross-validated over whole groups of prompts. Not here: loss (losses.py), loop (training.py), model (model.py).
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from palate.config import RewardConfig, UserError, as_dict
+from palate.data.records import Run
+from palate.hardware import probe
+from palate.models import Loaded, load
+from palate.project import Project
+from palate.reward.accuracy import Accuracy, Row, accuracy, length_correlation
+from palate.reward.losses import centering_penalty, kwise_loss, strength_factor
+from palate.reward.model import RewardModel, read
+from palate.reward.report import Findings, report
+from palate.sequences import EncodedTree
+from palate.training import (
+    Pairs,
+    Stats,
+    batches,
+    check_template,
+    encode,
+    fit,
+    read_rankings,
+    starting_point,
+    token_budget,
+)
+
+HELD_OUT_SHARE = 0.1  # of groups, when no prompt is marked as test
+CHECKED = 4  # rankings scored again by the checks
+Item = TypeVar("Item")
+
+
+def run(project: Project, config: RewardConfig) -> Run:
+    """Train on the train split, judge on the test split; returns the finished run."""
+    hardware = probe(config.device, config.dtype)
+    ref, parents = starting_point(project, config.base)
+    table = read_rankings(project, config.annotators, config.source, config.split_by, config.limit)
+    with project.start("reward", as_dict(config), parents, config.seed) as active:
+        active.freeze("train", table)
+        loaded = load(project, ref, hardware)
+        active.update(template_hash=loaded.encoder.template_hash)
+        check_template(project, parents, loaded.encoder.template_hash)
+        rows = table.to_pylist()
+        print(f"{active.id}: reward model on {ref}, {len(rows)} rankings ({hardware})")
+        trees = encode(rows, loaded.encoder, config.max_length)
+        train, test, held_out_by = split(rows)
+        folds = cross_validate(loaded, rows, trees, config) if config.folds else None
+
+        model = RewardModel.new(loaded, config.lora_rank, config.max_length, config.seed)
+        before = [parameter.detach().clone() for parameter in model.parameters]
+        history = train_on(model, _pick(rows, train), _pick(trees, train), config, active.log)
+        _check_moved(before, model.parameters)
+        _set_scale(model, _pick(trees, train))
+        scores = model.score_trees(trees)
+        _check_padding(model, trees[:CHECKED], scores[:CHECKED])
+        model.save(active.path / "reward")
+        reload_error = _check_saved(model, active.path / "reward", trees[:CHECKED], scores[:CHECKED])
+        active.update(artefact={"kind": "reward", "path": "reward", "base": ref})
+
+        held_rows, held_scores = _pick(rows, test), _pick(scores, test)
+        found = Findings(
+            base=ref,
+            trained_on=len(train),
+            held_out=len(test),
+            held_out_by=held_out_by,
+            loss=(history[0]["loss"], history[-1]["loss"]),
+            votes=accuracy(held_rows, held_scores),
+            majority=accuracy(held_rows, held_scores, majority=True),
+            folds=folds,
+            length_correlation=length_correlation(held_rows or rows, held_scores or scores),
+            reload_error=reload_error,
+        )
+        active.metrics(**found.metrics())
+        (active.path / "report.md").write_text(report(active.id, found), encoding="utf-8")
+        print(found.summary())
+        print(f"made {active.path / 'reward'} and report.md beside it")
+        print("next: palate dpo, or palate eval to compare models by this reward")
+    return active.record
+
+
+def split(rows: Sequence[Row]) -> tuple[list[int], list[int], str]:
+    """(rows to train on, rows held out, what decided): the test split, else a tenth of the groups by hash."""
+    test = [i for i, row in enumerate(rows) if row["split"] == "test"]
+    train = [i for i, row in enumerate(rows) if row["split"] != "test"]
+    if not train:
+        raise UserError("all votes are on held-out (test) prompts: rank completions of training prompts too")
+    if test:
+        return train, test, "the test split of the prompts"
+    groups = _by_hash(rows)
+    if len(groups) < 2:
+        return train, [], "nothing, as all votes are on one group of prompts"
+    held = set(groups[: max(1, round(HELD_OUT_SHARE * len(groups)))])
+    test = [i for i in train if rows[i]["group"] in held]
+    return (
+        [i for i in train if rows[i]["group"] not in held],
+        test,
+        "hash, as no prompt with votes is in the test split",
+    )
+
+
+def train_on(
+    model: RewardModel,
+    rows: Sequence[Row],
+    trees: Sequence[EncodedTree],
+    config: RewardConfig,
+    log: Callable[..., None],
+) -> list[Stats]:
+    """Fit the adapter and the head to the pairs of `rows`; returns the figures of each step."""
+    if not model.parameters:
+        raise UserError("nothing to train: the model has no trainable weights")
+    weighted = [
+        [{**pair, "weight": pair["weight"] * strength_factor(pair["strength"])} for pair in row["pairs"]]
+        for row in rows
+    ]
+
+    def micro_loss(picked: list[int]) -> tuple[Tensor, Stats]:
+        chosen = _pick(trees, picked)
+        scores = model.raw_scores(chosen)
+        pairs = Pairs.of(_pick(weighted, picked), [len(tree.completions) for tree in chosen], scores.device)
+        loss = kwise_loss(scores, pairs.winners, pairs.losers, pairs.ties, pairs.weights)
+        penalty = centering_penalty(scores, pairs.winners, pairs.losers, pairs.weights)
+        margins = (scores[pairs.winners] - scores[pairs.losers]).detach()
+        right = (pairs.weights * torch.where(pairs.ties, 0.5, (margins > 0).float())).sum().item()
+        return loss + config.center * penalty, {"accuracy": right}
+
+    rate = config.learning_rate or default_learning_rate(model.loaded.weights, config.lora_rank)
+    return fit(
+        "reward", model.parameters, trees, [sum(p["weight"] for p in pairs) for pairs in weighted],
+        batches(len(rows), config.batch_size, config.epochs, config.seed), micro_loss, rate,
+        token_budget(model.loaded.model.config, model.loaded.hardware), log,
+    )  # fmt: skip
+
+
+def default_learning_rate(weights: int, lora_rank: int) -> float:
+    """Peak rate by the model's size; measured up to 20M weights, customary above."""
+    if lora_rank == 0:
+        return 1e-2
+    return 1e-3 if weights < 20e6 else 2e-4 if weights < 1e9 else 1e-4
+
+
+def cross_validate(
+    loaded: Loaded, rows: Sequence[Row], trees: Sequence[EncodedTree], config: RewardConfig
+) -> Accuracy | None:
+    """Each fold's groups are judged by a model that never saw them; one accuracy over all of them."""
+    groups = _by_hash(rows)
+    if len(groups) < config.folds:
+        raise UserError(
+            f"--folds {config.folds} needs as many groups of prompts, there are {len(groups)}; use fewer"
+        )
+    scores: list[list[float]] = [[] for _ in rows]
+    for fold in range(config.folds):
+        held = set(groups[fold :: config.folds])
+        inside = [i for i, row in enumerate(rows) if row["group"] not in held]
+        outside = [i for i, row in enumerate(rows) if row["group"] in held]
+        model = RewardModel.new(loaded, config.lora_rank, config.max_length, config.seed)
+        train_on(model, _pick(rows, inside), _pick(trees, inside), config, lambda *_, **__: None)
+        _set_scale(model, _pick(trees, inside))
+        for index, found in zip(outside, model.score_trees(_pick(trees, outside)), strict=True):
+            scores[index] = found
+        model.detach()
+        print(
+            f"  fold {fold + 1} of {config.folds}: {len(held)} groups held out, {accuracy(_pick(rows, outside), _pick(scores, outside))}"
+        )
+    return accuracy(rows, scores)
+
+
+def _pick(items: Sequence[Item], indices: Sequence[int]) -> list[Item]:
+    return [items[i] for i in indices]
+
+
+def _by_hash(rows: Sequence[Row]) -> list[str]:
+    """The groups in an order that depends on nothing but their names."""
+    return sorted(
+        {row["group"] for row in rows}, key=lambda group: hashlib.sha256(f"fold:{group}".encode()).hexdigest()
+    )
+
+
+def _set_scale(model: RewardModel, trees: Sequence[EncodedTree]) -> None:
+    """Mean 0 and spread 1 over the training completions, so that rewards of different runs compare."""
+    model.mean, model.std = 0.0, 1.0
+    raw = np.concatenate(model.score_trees(trees))
+    model.mean, model.std = float(raw.mean()), float(raw.std()) or 1.0
+
+
+def _check_moved(before: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+    if all(torch.equal(old, new) for old, new in zip(before, parameters, strict=True)):
+        raise UserError("no weight moved: nothing was trained; raise --learning-rate or --epochs")
+
+
+def _check_padding(
+    model: RewardModel, trees: Sequence[EncodedTree], scores: Sequence[Sequence[float]]
+) -> None:
+    """A completion's reward must not depend on what it is scored together with."""
+    alone = [model.score_trees([tree])[0] for tree in trees]
+    worst = _worst(alone, scores)
+    if worst > 1e-3:
+        raise UserError(
+            f"scores change by {worst:.4f} with what else is in the batch: this model can't be a reward model"
+        )
+
+
+def _check_saved(
+    model: RewardModel, folder: Path, trees: Sequence[EncodedTree], scores: Sequence[Sequence[float]]
+) -> float:
+    """Read back what was saved and score again: the largest difference, an error when it is not rounding."""
+    model.detach()
+    worst = _worst(read(model.loaded, folder).score_trees(trees), scores)
+    if worst > 1e-4:
+        raise UserError(
+            f"{folder} scores differently after saving and loading (by {worst:.4f}): don't use it"
+        )
+    return worst
+
+
+def _worst(found: Sequence[Sequence[float]], expected: Sequence[Sequence[float]]) -> float:
+    return float(np.abs(np.concatenate(found) - np.concatenate(expected)).max())
