@@ -152,6 +152,8 @@ def _places(members: list[Any], names: Sequence[str]) -> list[int]:
 
 def details(found: Judgement, row: Row) -> None:
     """Who, when, how long and why, as far as the columns say it."""
+    if VOTE_COLUMNS.isdisjoint(row):
+        return
     found.annotator = found.annotator or _text_or_none(row, *_WHO)
     if not missing(row.get("annotator_kind")):
         found.kind = _kind(row["annotator_kind"])

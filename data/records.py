@@ -23,13 +23,13 @@ RunStatus = Literal["running", "done", "failed", "stopped", "interrupted"]
 
 TEST_SHARE = 0.1  # share of prompts held out, by hash
 
-# one encoder for all: json.dumps makes a new one per call, and an import takes millions of digests
-_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str).encode
+# JSON without spaces, keys sorted: what ids are made of. One encoder for all: json.dumps makes one per call.
+canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str).encode
 
 
 def digest(*parts: object) -> str:
     """A 20-hex-digit id made of the content of `parts` (JSON values)."""
-    return hashlib.sha256(_canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()[:20]
+    return hashlib.sha256(canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 def new_id() -> str:

@@ -8,18 +8,28 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from palate.data.formats import Kind, Shape, shape_of
-from palate.data.formats_item import BadRow, Item, Judgement, Row, plain
+from palate.data.formats_item import BadRow, Item, Row, plain
 from palate.data.readers import Payload, Unreadable, parse_line
-from palate.data.records import Annotator, Assignment, Comparison, Completion, Prompt, Vote, digest
-from palate.data.store import Record, record_table
+from palate.data.records import (
+    Annotator,
+    AnnotatorKind,
+    Assignment,
+    Comparison,
+    Completion,
+    Prompt,
+    Vote,
+    digest,
+)
+from palate.data.store import record_table
 
+Record = Prompt | Completion | Comparison | Annotator | Assignment | Vote
 # The staged files' names begin with one of these. An unnamed vote is one whose file gives it no id: it is
 # named after its content, and the same content twice in one file is two votes (see importing).
 TABLES = ("prompt", "completion", "comparison", "annotator", "assignment", "vote")
@@ -65,8 +75,8 @@ class Outcome:
 def stage(plan: Plan, number: int, chunk: list[tuple[int, Payload]]) -> Outcome:
     """Write chunk `number` as Parquet files of records, named by table, file and chunk."""
     outcome = Outcome(rows=len(chunk))
-    shapes: dict[tuple[Any, ...], Shape] = {}
-    staged: dict[str, list[Record]] = {name: [] for name in (*TABLES, UNNAMED)}
+    shapes: dict[tuple[Any, ...], Shape] = {}  # by the columns and the types in them
+    staged: dict[str, dict[str, Record]] = {name: {} for name in (*TABLES, UNNAMED)}
     for line, payload in chunk:
         row = parse_line(payload)
         try:
@@ -81,11 +91,12 @@ def stage(plan: Plan, number: int, chunk: list[tuple[int, Payload]]) -> Outcome:
             continue
         outcome.shapes[shape.kind, shape.says] += 1
         for table, record in made:
-            staged[table].append(record)
+            # the first record of an id stays; unnamed votes are all kept
+            staged[table].setdefault(record.id if table != UNNAMED else str(len(staged[UNNAMED])), record)
     for table, records in staged.items():
         if records:
             path = plan.folder / f"{table}-{plan.file:03d}-{number:06d}.parquet"
-            pq.write_table(record_table(records), path, compression="zstd")
+            pq.write_table(record_table(list(records.values())), path, compression="zstd")
     outcome.rejected = len(outcome.rejects)
     return outcome
 
@@ -118,8 +129,10 @@ def _records(item: Item, plan: Plan, outcome: Outcome) -> Iterator[tuple[str, Re
     source = plan.source if plan.forced_source or item.source is None else item.source
     meta = item.meta
     if plan.group_by is not None:
-        if found := re.search(plan.group_by, item.messages[-1]["content"]):
-            meta = {**meta, "group": found.group(1) if found.re.groups else found.group(0)}
+        found = re.search(plan.group_by, item.messages[-1]["content"])
+        group = found and found.group(min(1, found.re.groups))
+        if group:
+            meta = {**meta, "group": group}
         else:
             outcome.ungrouped += 1
     outcome.dropped.update(item.dropped)
@@ -140,7 +153,7 @@ def _records(item: Item, plan: Plan, outcome: Outcome) -> Iterator[tuple[str, Re
     # in which order answers were shown is often unknown: then it stays empty and no statistic uses it
     shown = tuple(ids) if item.shown else ()
     for judged in item.judgements:
-        annotator = _annotator(judged, source)
+        annotator = _annotator(judged.annotator, judged.kind, source)
         assignment = Assignment(comparison.id, annotator.id, shown, "done")
         yield "annotator", annotator
         yield "assignment", assignment
@@ -154,11 +167,11 @@ def _records(item: Item, plan: Plan, outcome: Outcome) -> Iterator[tuple[str, Re
         yield "vote" if judged.id else UNNAMED, vote
 
 
-def _annotator(judged: Judgement, source: str) -> Annotator:
+@lru_cache(maxsize=10_000)
+def _annotator(name: str | None, kind: AnnotatorKind, source: str) -> Annotator:
     """Who judged: the name in the file; with the source when the name alone says nothing."""
-    name = judged.annotator
     if name is None:
         name = f"import:{source}"
     elif _NUMBERED.fullmatch(name):
         name = f"{source}:{name}"
-    return Annotator(name, judged.kind, meta={"imported": True})
+    return Annotator(name, kind, meta={"imported": True})

@@ -33,6 +33,7 @@ from palate.data.records import (
     Run,
     Score,
     Vote,
+    canonical,
 )
 
 Record = Prompt | Completion | Comparison | Annotator | Assignment | Vote | Score
@@ -47,11 +48,6 @@ _TABLE: dict[type, str] = {
     Score: "score",
 }
 _JSON = {"messages", "meta", "sampling", "criteria"}  # columns stored as JSON text
-
-_EMPTY: dict[type, str] = {dict: "{}", list: "[]", tuple: "[]"}
-_encode = json.JSONEncoder(
-    ensure_ascii=False, sort_keys=True
-).encode  # one encoder: json.dumps makes a new one per call
 
 _TYPES: dict[str, pa.DataType] = {
     "tags": pa.list_(pa.string()),
@@ -90,7 +86,7 @@ def record_table(records: Sequence[Record]) -> pa.Table:
     values = zip(*map(attrgetter(*schema.names), records), strict=True)
     columns: dict[str, Any] = dict(zip(schema.names, values, strict=True))
     for name in _JSON & columns.keys():
-        columns[name] = [_encode(value) if value else _EMPTY[type(value)] for value in columns[name]]
+        columns[name] = [canonical(value) for value in columns[name]]
     if "created_at" in columns:
         moment = now()
         columns["created_at"] = [value or moment for value in columns["created_at"]]
