@@ -6,6 +6,7 @@
 
 window.palate = (() => {
   "use strict";
+  const PATIENCE = 8000; // ms without an answer of the server until the annotator is told
   const IDLE = 20000; // ms without a sign of life after which reading time is not counted as active
   const byId = (id) => document.getElementById(id);
   const STRENGTHS = { 1: ["A", 3], 2: ["A", 2], 3: ["A", 1], 5: ["B", 1], 6: ["B", 2], 7: ["B", 3] };
@@ -19,6 +20,7 @@ window.palate = (() => {
   let sending = false;
   let voteId = null;
   let clock = null;
+  let patience = 0; // timer: how long to wait for "saved"
 
   const pair = () => found.letters.length === 2;
   const ranked = () => tiers.flat();
@@ -49,6 +51,22 @@ window.palate = (() => {
   function startClock() {
     const now = performance.now();
     clock = { visible: 0, active: 0, last: now, sign: now, hidden: document.visibilityState === "hidden" };
+  }
+
+  // -- the draft: a reload or a restarted server costs nothing, and the same vote keeps its id --------------
+
+  function keep() {
+    if (!found.assignment) return;
+    const draft = { assignment: found.assignment, voteId, tiers, choice, verdict, why: byId("p-why")?.value };
+    try { sessionStorage.setItem("palate-draft", JSON.stringify(draft)); } catch { /* private window */ }
+  }
+
+  function restore() {
+    let draft = null;
+    try { draft = JSON.parse(sessionStorage.getItem("palate-draft")); } catch { /* none, or not ours */ }
+    if (draft?.assignment !== found.assignment || found.earlier) return;
+    ({ voteId, tiers, choice, verdict } = draft);
+    byId("p-why").value = draft.why || "";
   }
 
   // -- the answer ---------------------------------------------------------------------------------------
@@ -173,6 +191,7 @@ window.palate = (() => {
     press("[data-do=skip]", () => verdict === "skip");
     if (byId("p-ranking")) byId("p-ranking").textContent = words();
     byId("submit")?.classList.toggle("p-ready", answer() !== null && !sending);
+    keep();
   }
 
   function status(text, bad = false) {
@@ -185,6 +204,7 @@ window.palate = (() => {
   function show(next) {
     const known = next.assignment === found.assignment && next.refused;
     sending = false;
+    clearTimeout(patience);
     found = next;
     document.title = next.project ? `${next.project} · Palate` : "Palate";
     byId("p-project").textContent = next.project;
@@ -198,6 +218,7 @@ window.palate = (() => {
       voteId = newId();
       byId("p-why").value = "";
       recall(next.earlier);
+      restore();
       byId("history").classList.toggle("p-open", false);
       byId("history").dataset.turns = next.turns > 0 ? `${next.turns} earlier turn${next.turns > 1 ? "s" : ""}` : "";
       for (const box of document.querySelectorAll("#question, #cards, .p-card")) box.scrollTop = 0;
@@ -214,7 +235,9 @@ window.palate = (() => {
   }
 
   function failed() {
+    if (!sending) return;
     sending = false;
+    clearTimeout(patience);
     status("not saved: the server does not answer. Your answer is kept, Enter tries again", true);
     draw();
   }
@@ -222,6 +245,8 @@ window.palate = (() => {
   function ballot() {
     tick();
     sending = true;
+    clearTimeout(patience);
+    patience = setTimeout(failed, PATIENCE);
     status("saving …");
     draw();
     return {
@@ -298,6 +323,7 @@ window.palate = (() => {
   document.addEventListener("keydown", onKey);
   document.addEventListener("click", onClick, true);
   for (const sign of ["pointermove", "wheel", "touchmove", "scroll"]) document.addEventListener(sign, alive, { capture: true, passive: true });
+  document.addEventListener("input", keep);
   document.addEventListener("visibilitychange", tick);
   document.addEventListener("DOMContentLoaded", () => {
     let wanted = null;

@@ -153,7 +153,10 @@ def ranking_screen(store: Store, project: str, who: WhoIs) -> gr.Blocks:
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         for event in (
             blocks.load(load, None, outputs, **quiet),
-            submit.click(vote, ballot, outputs, js="() => [window.palate.ballot()]", **quiet),
+            # `multiple`: after a lost connection Gradio would wait for ever; the script lets one press through
+            submit.click(
+                vote, ballot, outputs, js="() => [window.palate.ballot()]", trigger_mode="multiple", **quiet
+            ),
             undo.click(take_back, None, outputs, **quiet),
         ):
             event.success(None, state, None, js=show, **quiet)

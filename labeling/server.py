@@ -8,6 +8,7 @@ or to a network where everyone may vote.
 """
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -50,7 +51,7 @@ def run(project: Project, config: LabelConfig) -> None:
         waiting = store.value("SELECT count(*) FROM comparison WHERE purpose IN ('train', 'random')")
         votes = store.value("SELECT count(*) FROM vote")
         print(f"takes:  {waiting} comparisons and {votes} votes in {project.database}")
-        if port != config.port:
+        if config.port not in (0, port):
             print(f"        port {config.port} is taken, using {port}")
         if config.host not in ("127.0.0.1", "::1", "localhost"):
             print(
@@ -59,6 +60,7 @@ def run(project: Project, config: LabelConfig) -> None:
         print(f"open:   {url}     (Ctrl-C ends it; votes are saved one by one)", flush=True)
         if config.browser and _desktop():
             Timer(1.0, webbrowser.open, [url]).start()
+        gc.freeze()  # what is loaded now stays to the end: no pauses to look through it, and a quick exit
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, proxy_headers=False)
         )

@@ -114,6 +114,8 @@ def _check(config: SimulateConfig) -> None:
         raise UserError(f"there is no taste '{config.taste}'; there are {', '.join(TASTES)}")
     if config.annotators < 1:
         raise UserError(f"--annotators must be at least 1, got {config.annotators}")
+    if config.votes is not None and config.votes < 1:
+        raise UserError(f"--votes must be at least 1, got {config.votes}")
     for flag, share in (("overlap", config.overlap), ("laziness", config.laziness)):
         if not 0 <= share <= 1:
             raise UserError(f"--{flag} is a share between 0 and 1, got {share}")

@@ -214,8 +214,13 @@ def _by_vote(hits: Sequence[tuple[str, float]], nothing: str) -> Share:
 
 
 def _first_wins(pairs: Sequence[dict[str, Any]]) -> Share:
-    hits = [(pair["vote_id"], float(pair["first"])) for pair in pairs if not pair["tie"]]
-    return _by_vote(hits, "no decisive vote yet")
+    # an imported vote whose file did not say what was shown first has no side
+    hits = [
+        (pair["vote_id"], float(pair["first"]))
+        for pair in pairs
+        if not pair["tie"] and pair["first"] is not None
+    ]
+    return _by_vote(hits, "no decisive vote whose display order is known yet")
 
 
 def _longer_wins(pairs: Sequence[dict[str, Any]]) -> Share:
