@@ -53,8 +53,11 @@ class KindReport:
     models: list[tuple[str, Share]]  # win rate against the other models; ties count half
 
 
+SHOWN = 20  # annotators that `palate stats` prints one by one
+
 _VOTES = """
-SELECT annotator_kind AS kind, annotator_id, annotator_name AS name, id, verdict, seconds_active AS seconds,
+SELECT annotator_kind AS kind, annotator_id, annotator_name AS name, id, verdict,
+       coalesce(seconds_active, seconds_visible) AS seconds,
        strftime(created_at, '%Y-%m-%d') AS day
 FROM current_vote ORDER BY created_at, id
 """
@@ -115,10 +118,14 @@ def print_report(found: dict[str, Any]) -> None:
         print(f"  longer one wins   {show(kind['longer_wins'], 'pairs')}")
         print(f"  agreement         {show_agreement(kind['agreement'])}")
         print("  annotators")
-        for row in kind["annotators"]:
+        for row in kind["annotators"][:SHOWN]:
             pace = f"{row['seconds']:4.0f} s" if row["seconds"] is not None else "   - s"
             bias = show(row["first_wins"], "pairs")
-            print(f"    {row['name']:<20.20} {row['votes']:>5} votes  {pace}  first wins {bias}")
+            print(f"    {row['name']:<32.32} {row['votes']:>5} votes  {pace}  first wins {bias}")
+        if len(kind["annotators"]) > SHOWN:
+            print(
+                f"    and {len(kind['annotators']) - SHOWN} more with fewer votes (all: palate stats --json)"
+            )
         print("  models (win rate against the others, ties count half)")
         for name, share in kind["models"]:
             print(f"    {name:<20.40} {show(share, 'pairs')}")
