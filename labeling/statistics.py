@@ -161,12 +161,10 @@ def share_of(part: int, whole: int) -> str:
 
 
 def _kind_report(kind: str, votes: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> KindReport:
-    people: dict[str, list[dict[str, Any]]] = {}
-    for vote in votes:
-        people.setdefault(vote["annotator_id"], []).append(vote)
+    decided_by = _by_annotator(pairs)
     rows = []
-    for person, cast in people.items():
-        decided = [pair for pair in pairs if pair["annotator_id"] == person]
+    for person, cast in _by_annotator(votes).items():
+        decided = decided_by.get(person, [])
         name, seconds = str(cast[0]["name"]), _median_seconds(cast)
         rows.append(
             AnnotatorRow(
@@ -188,6 +186,13 @@ def _kind_report(kind: str, votes: Sequence[dict[str, Any]], pairs: Sequence[dic
         agreement=agreement([_label(pair) for pair in pairs]),
         models=_models(pairs),
     )
+
+
+def _by_annotator(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    people: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        people.setdefault(row["annotator_id"], []).append(row)
+    return people
 
 
 def _verdicts(votes: Sequence[dict[str, Any]]) -> dict[str, int]:
