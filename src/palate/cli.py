@@ -144,6 +144,9 @@ def main(argv: list[str] | None = None) -> None:
         command(parse(kind, name, rest))
     except UserError as error:
         _fail(name, str(error), 1)
+    except BrokenPipeError:  # `palate stats | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except OSError as error:  # a full disk, a folder that can't be written: the message names the file
         _fail(name, str(error), 1)
     except KeyboardInterrupt:
