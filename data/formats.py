@@ -10,7 +10,7 @@ Reading files is `palate.data.readers`; making records is `palate.data.staging`.
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from palate.data import formats_pairs, formats_trees
 from palate.data.formats_item import (
@@ -32,7 +32,9 @@ from palate.data.formats_item import (
     split_answer,
 )
 from palate.data.formats_votes import RANKED_BY, VOTE_COLUMNS, check_answers, judgement, number
+from palate.data.records import Purpose
 
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 Kind = Literal["prompts", "demonstrations", "preferences", "rankings"]
 
 
@@ -189,8 +191,10 @@ def _ranking(row: Row, column: str, judgements: str | None) -> list[Item]:
             found.append(judgement(said, names))
     elif first(row, *RANKED_BY) is not None:
         found.append(judgement(row, names))
-    taken = VOTE_COLUMNS | {column, judgements or "", *RANKED_BY}
-    item = Item(messages, answers, True, True, found, **extras_of(row, taken, PAIR_META))
+    taken = VOTE_COLUMNS | {column, judgements or "", *RANKED_BY, "shown_in_order", "purpose"}
+    shown = row.get("shown_in_order") is not False
+    item = Item(messages, answers, True, shown, found, **extras_of(row, taken, PAIR_META))
+    item.purpose = next((purpose for purpose in PURPOSES if row.get("purpose") == purpose), "train")
     check_answers(item)
     return [item]
 

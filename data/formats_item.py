@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from palate.data.records import AnnotatorKind, CompletionRole, Message, Split, Verdict
+from palate.data.records import AnnotatorKind, CompletionRole, Message, Purpose, Split, Verdict
 
 Row = dict[str, Any]
 ROLES = {  # the words that files use -> ours
@@ -105,6 +105,7 @@ class Item:
     compared: bool = False  # the answers stand, or stood, beside each other to be ranked
     shown: bool = False  # the order of the answers is the order in which they were shown
     judgements: list[Judgement] = field(default_factory=list)
+    purpose: Purpose = "train"  # of the comparison
     meta: Row = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     split: Split | None = None
@@ -162,11 +163,12 @@ def is_conversation(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     if value.startswith(("[{", "[\n")):
-        return is_conversation(_loaded(value))
+        return is_conversation(loaded(value))
     return value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
 
 
-def _loaded(text: str) -> Any:
+def loaded(text: str) -> Any:
+    """JSON text as a value, None when it is no JSON."""
     try:
         return json.loads(text)
     except ValueError:
@@ -177,7 +179,7 @@ def conversation(value: Any, name: str) -> list[Message]:
     """Messages with our role names. An empty last assistant turn of an HH transcript is dropped."""
     if isinstance(value, str):
         if value.startswith("["):
-            return conversation(_loaded(value), name)
+            return conversation(loaded(value), name)
         return _transcript(value)
     messages = []
     for message in value:

@@ -54,7 +54,7 @@ def _replies(prompt: tuple[Message, ...], replies: list[Row], meta: Row) -> Iter
     if ranked:
         tiers = grouped({place: number(reply["rank"], "rank") for place, reply in enumerate(ranked)})
         verdict = Judgement(tiers, "tie" if len(tiers) == 1 else "ranked")
-        yield Item(prompt, [_answer(reply) for reply in ranked], True, False, [verdict], meta)
+        yield Item(prompt, [_answer(reply) for reply in ranked], True, False, [verdict], meta=meta)
     alone = [reply for reply in replies if not any(reply is other for other in ranked)]
     if alone:
         yield Item(prompt, [_answer(reply) for reply in alone], meta=meta)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from palate.data.formats_item import BadRow, Item, Judgement, Row, as_text, first, missing, plain
+from palate.data.formats_item import BadRow, Item, Judgement, Row, as_text, first, loaded, missing, plain
 from palate.data.records import AnnotatorKind
 
 TIES = {"tie", "equal", "same", "draw", "both", "both_good", "tied"}
@@ -103,7 +103,7 @@ def decide(found: Judgement, choice: Any, names: Sequence[str]) -> None:
 def _order(row: Row, names: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
     """Tiers from `ranking` (best first), `ranks` (one per answer, smallest best) or `scores` (largest best)."""
     ranking = first(row, "ranking")
-    if ranking is not None:
+    if ranking:
         return _tiers(ranking, names)
     for column, sign in (("ranks", 1), ("scores", -1)):
         values = first(row, column)
@@ -163,6 +163,8 @@ def details(found: Judgement, row: Row) -> None:
     found.seconds_visible = _seconds(first(row, "seconds", "seconds_visible"))
     found.seconds_active = _seconds(first(row, "seconds_active"))
     criteria, flags = first(row, "criteria"), first(row, "flags")
+    if isinstance(criteria, str):
+        criteria = loaded(criteria)
     if isinstance(criteria, dict):
         found.criteria = plain(criteria)
     if isinstance(flags, list):

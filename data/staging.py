@@ -148,7 +148,7 @@ def _records(item: Item, plan: Plan, outcome: Outcome) -> Iterator[tuple[str, Re
         yield "completion", completion
     if not item.compared:
         return
-    comparison = Comparison(prompt.id, tuple(ids), "imported", run_id=plan.run_id)
+    comparison = Comparison(prompt.id, tuple(ids), "imported", purpose=item.purpose, run_id=plan.run_id)
     yield "comparison", comparison
     # in which order answers were shown is often unknown: then it stays empty and no statistic uses it
     shown = tuple(ids) if item.shown else ()
