@@ -4,7 +4,7 @@ One model is in memory at a time: a model samples and scores its own answers in 
 scores everybody's, then the reward model. Not here: choosing the models (evaluate.py), figures (summary.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,7 +50,13 @@ class Answers:
 
 
 def answer(
-    project: Project, ref: str, prompts: Prompts, config: EvalConfig, hardware: Hardware, stream: int
+    project: Project,
+    ref: str,
+    prompts: Prompts,
+    config: EvalConfig,
+    hardware: Hardware,
+    stream: int,
+    progress: Callable[[int], object] | None = None,
 ) -> Answers:
     """Sample from a model and keep how likely it found its own answers.
 
@@ -60,7 +66,7 @@ def answer(
     loaded = load(project, ref, hardware)
     samples = sample(
         loaded, prompts, config.samples, config.temperature, max_new_tokens=config.max_new_tokens,
-        seed=int(digest("eval", config.seed, stream)[:12], 16), batch_size=config.batch_size, progress=f"{ref} answers",
+        seed=int(digest("eval", config.seed, stream)[:12], 16), batch_size=config.batch_size, progress=progress,
     )  # fmt: skip
     return Answers(samples, log_probabilities(loaded, prompts, samples, config.max_new_tokens), _hash(loaded))
 

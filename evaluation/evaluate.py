@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from palate import lineage, lineage_text
 from palate.config import EvalConfig, UserError, as_dict
@@ -156,10 +157,12 @@ def judge_all(
 ) -> list[Judged]:
     """Every model's answers with their log-probabilities and the scores of every judge."""
     asked = prompts.messages
-    found = {
-        ref: answers.answer(project, ref, asked, config, hardware, stream)
-        for stream, ref in enumerate(chosen.models)
-    }
+    found: dict[str, answers.Answers] = {}
+    total = len(chosen.models) * len(asked) * config.samples
+    with tqdm(total=total, desc="eval", unit="answer", disable=None, leave=False) as bar:
+        for stream, ref in enumerate(chosen.models):
+            bar.set_description(f"answers of {ref}")
+            found[ref] = answers.answer(project, ref, asked, config, hardware, stream, bar.update)
     under_baseline = answers.baseline_log_probabilities(
         project, chosen.baseline, asked, found, config, hardware
     )
@@ -227,10 +230,9 @@ def seen_in_training(runs: dict[str, Run], parents: Sequence[str], prompts: set[
 
 def main_figures(summary: dict[str, Any]) -> dict[str, Any]:
     """What run.json keeps: the verdict and each model's figures, without the details."""
-    outcome, sentence = verdict.verdict(summary)
     return {
-        "verdict": outcome,
-        "sentence": sentence,
+        "verdict": verdict.verdict(summary)[0],
+        "headline": verdict.headline(summary),
         "prompts": summary["prompts"],
         "samples": summary["samples"],
         "baseline": summary["baseline"],
@@ -279,7 +281,7 @@ def table(summary: dict[str, Any]) -> str:
 
 def _reward_on_votes(run: Run) -> dict[str, Any] | None:
     """The reward run's own agreement with held-out votes, beside the length rule (reward/train.py)."""
-    found = run.metrics.get("held_out")
+    found = run.metrics.get("votes")
     return {key: found[key] for key in ("scores", "longer", "pairs")} if found else None
 
 

@@ -20,7 +20,7 @@ def verdict(summary: dict[str, Any]) -> tuple[Outcome, str]:
     candidate = _candidate(summary)
     if candidate is None or not summary["judges"]:
         return "nothing to compare", "Nothing was compared: it takes two models and a judge."
-    judge = next((j for j in summary["judges"] if j["kind"] == "taste"), summary["judges"][0])
+    judge = _judge(summary)
     rate = candidate["against_baseline"][judge["name"]]["win_rate"]
     names = f"{candidate['label']} {{}} {_baseline(summary)['label']}"
     figures = f"it wins {percent(rate)} of comparisons by the {judge['label']}"
@@ -35,6 +35,16 @@ def verdict(summary: dict[str, Any]) -> tuple[Outcome, str]:
         f"{names.format('can not be told apart from')} on {summary['prompts']} prompts: {figures}"
         f"{_prompts_needed(rate, summary['prompts'])}."
     )
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """The verdict's figure in a few words, for a list of runs."""
+    candidate = _candidate(summary)
+    if candidate is None or not summary["judges"]:
+        return "nothing to compare"
+    judge = _judge(summary)
+    rate = percent(candidate["against_baseline"][judge["name"]]["win_rate"])
+    return f"{candidate['label']} wins {rate} against {_baseline(summary)['label']} by the {judge['kind']}"
 
 
 def cautions(summary: dict[str, Any]) -> list[str]:
@@ -64,6 +74,12 @@ def number(found: dict[str, Any] | None, digits: int = 2) -> str:
     if found is None:
         return "–"
     return f"{found['value']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+
+
+def _judge(summary: dict[str, Any]) -> dict[str, Any]:
+    """The one that nothing was trained on, where there is one."""
+    found: dict[str, Any] = next((j for j in summary["judges"] if j["kind"] == "taste"), summary["judges"][0])
+    return found
 
 
 def _candidate(summary: dict[str, Any]) -> dict[str, Any] | None:

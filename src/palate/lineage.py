@@ -44,6 +44,7 @@ class Input:
     """Rows that a run froze, or a file that it read."""
 
     name: str
+    kind: Literal["rows", "file"]
     sha256: str
     rows: int | None
     state: State  # as it lies there now, against the hash in run.json
@@ -82,13 +83,12 @@ class Lineage:
 
     @property
     def problems(self) -> list[str]:
-        """One sentence for each input that is no longer what the run used."""
-        words = {"differs": "is not what the run used (its hash differs)", "missing": "is not there any more"}
+        """One sentence for each run whose rows are not what it used: its figures can't be trusted any more."""
         return [
-            f"{step.run.id}: {found.name} {words[found.state]}: {found.path}"
+            f"{step.run.id}: {found.path} is {'gone' if found.state == 'missing' else 'not what the run used'}"
             for step in self.steps.values()
             for found in step.inputs
-            if found.state != "verified"
+            if found.kind == "rows" and found.state != "verified"
         ]
 
 
@@ -254,17 +254,21 @@ def _brought(store: Store | None, table: str, ids: Sequence[str]) -> dict[str, i
 
 
 def _inputs(run: Run) -> tuple[Input, ...]:
-    """What run.json says went in, checked against what lies there now."""
+    """What run.json says went in, checked against what lies there now.
+
+    Frozen rows are named after their Parquet file in the run's folder; an import names the files it read by path.
+    """
     found = []
     for name, entry in run.files.items():
         frozen = Path(run.path) / "data" / f"{name}.parquet"
-        path = frozen if frozen.exists() or "path" not in entry else Path(entry["path"])
+        kind: Literal["rows", "file"] = "file" if run.stage == "import" else "rows"
+        path = Path(name) if kind == "file" else frozen
         if not path.is_file():
             state: State = "missing"
         else:
-            now = content_hash(pq.read_table(path)) if path == frozen else file_hash(path)
+            now = file_hash(path) if kind == "file" else content_hash(pq.read_table(path))
             state = "verified" if now == entry.get("sha256") else "differs"
-        found.append(Input(name, str(entry.get("sha256", "")), entry.get("rows"), state, str(path)))
+        found.append(Input(name, kind, str(entry.get("sha256", "")), entry.get("rows"), state, str(path)))
     return tuple(found)
 
 

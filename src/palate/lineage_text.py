@@ -33,13 +33,13 @@ def figure(run: Run) -> str:
     metrics = run.metrics
     if run.error:
         return run.error.splitlines()[0][:90]
-    if run.stage == "eval" and "sentence" in metrics:
-        return str(metrics["sentence"])
-    held_out = metrics.get("held_out")
-    if run.stage in ("reward", "dpo") and held_out:
+    if "headline" in metrics:
+        return str(metrics["headline"])
+    agreement = metrics.get("votes") if run.stage == "reward" else metrics.get("held_out")
+    if run.stage in ("reward", "dpo") and agreement:
         return (
-            f"{_share(held_out['scores']['value'])} of {held_out['pairs']:,} held-out pairs as voted "
-            f"(the longer one: {_share(held_out['longer']['value'])})"
+            f"orders {_share(agreement['scores']['value'])} of {agreement['pairs']:,} held-out pairs as voted "
+            f"(the longer one: {_share(agreement['longer']['value'])})"
         )
     plain = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in list(plain.items())[:3])
@@ -51,10 +51,10 @@ def text(found: "Lineage", votes: bool = False) -> str:
     _tree(found, found.root, "", "", "", set(), lines, votes)
     root = found.steps[found.root].run
     lines += ["", f"versions  {', '.join(f'{name} {v}' for name, v in root.versions.items())}"]
-    checked = sum(len(step.inputs) for step in found.steps.values())
+    checked = [one for step in found.steps.values() for one in step.inputs if one.kind == "rows"]
     problems = found.problems
     if checked and not problems:
-        lines.append(f"verified  all {checked} frozen tables and files are what the runs used")
+        lines.append(f"verified  all {len(checked)} frozen tables hold what the runs used")
     lines += [f"problem   {problem}" for problem in problems]
     lines += [f"note      {note}" for note in found.notes]
     return "\n".join(lines)
@@ -177,8 +177,12 @@ def _figures(metrics: dict[str, Any], prefix: str = "") -> list[str]:
 
 def _input(one: "Input") -> str:
     rows = f", {one.rows:,} rows" if one.rows is not None else ""
-    state = {"verified": "verified", "differs": "NOT what the run used", "missing": "not there any more"}
-    return f"{one.name}{rows}, sha256 {one.sha256[:SHORT]}: {state[one.state]}"
+    states = {
+        "verified": "verified",
+        "differs": "CHANGED since the run" if one.kind == "rows" else "changed since",
+        "missing": "GONE" if one.kind == "rows" else "not there any more",
+    }
+    return f"{one.name}{rows}, sha256 {one.sha256[:SHORT]}: {states[one.state]}"
 
 
 def _votes(votes: "Votes") -> str:
