@@ -94,6 +94,11 @@ def load(project: Project | None, ref: str, hardware: Hardware) -> Loaded:
     return Loaded(model.to(hardware.device).eval(), tokenizer, encoder, ref, hardware)
 
 
+def is_run(project: Project, ref: str) -> bool:
+    """Whether a reference is a run of this project, and so a parent."""
+    return "/" not in ref and (project.folder / "runs" / ref / "run.json").is_file()
+
+
 def lora(model: Any, rank: int, alpha: int, seed: int) -> Any:
     """LoRA (Hu et al. 2021, https://arxiv.org/abs/2106.09685) on every linear layer but the output head.
 
@@ -137,7 +142,7 @@ def _resolve(project: Project | None, ref: str) -> tuple[str, list[Path]]:
         if not (_BUILTIN_FOLDER / "config.json").exists():
             raise UserError("the built-in model is missing: `python -m palate.builtin.build --help` makes it")
         return str(_BUILTIN_FOLDER), []
-    if project is not None and (project.folder / "runs" / ref / "run.json").is_file():
+    if project is not None and is_run(project, ref):
         run = project.run(ref)
         kind, place = run.artefact.get("kind"), Path(run.path) / str(run.artefact.get("path", ""))
         if kind == "reward":
