@@ -1,5 +1,6 @@
 """`palate sample` stores different answers with where they come from, and one comparison per prompt."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def test_stores_completions_with_their_origin(project: Project, capsys: pytest.C
         rows = store.rows("SELECT * FROM completion")
         assert len(rows) == record.metrics["completions"] == 15
         assert {(r["model"], r["run_id"], r["role"]) for r in rows} == {(project.base, "sample-1", "sample")}
-        assert {r["sampling"] for r in rows} == {'{"max_new_tokens": 6, "temperature": 1.0, "top_p": 1.0}'}
+        settings = [json.loads(r["sampling"]) for r in rows]
+        assert settings == [{"max_new_tokens": 6, "temperature": 1.0, "top_p": 1.0}] * 15
         assert all(r["seed"] is not None and r["finish_reason"] in ("stop", "length") for r in rows)
         comparisons = store.rows("SELECT c.*, p.split FROM comparison c JOIN prompt p ON p.id = c.prompt_id")
     assert len(comparisons) == 5
@@ -91,7 +93,7 @@ def test_k_out_of_range(project: Project) -> None:
 
 
 def test_ctrl_c_keeps_finished_chunks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    import palate.sampling as sampling
+    from palate import sampling
 
     save, saved = sampling._save, []
 
