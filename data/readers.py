@@ -280,7 +280,7 @@ class _Text:
             yield line, self.value(MAX_ROW)
             if self.peek() == ",":
                 self.take(1)
-            elif self.peek() != "]":
+            elif self.peek() not in ("]", ""):
                 raise self._error("expected ',' or ']' after a row")
 
     def value(self, longest: int | None = None) -> Any:
