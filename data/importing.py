@@ -49,6 +49,14 @@ def content_hash(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
+def check_group_by(pattern: str | None) -> None:
+    """A pattern that is no regular expression is a UserError."""
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise UserError(f"--group-by {pattern!r} is not a regular expression: {error}") from error
+
+
 def stage_files(
     sources: Sequence[Source],
     folder: Path,
@@ -62,11 +70,6 @@ def stage_files(
     `on_rejects` gets the rows that can't be used, with file, line and reason, as they come up. A file that
     can't be read at all is a UserError.
     """
-    if group_by is not None:
-        try:
-            re.compile(group_by)
-        except re.error as error:
-            raise UserError(f"--group-by {group_by!r} is not a regular expression: {error}") from error
     outcomes = []
     size = sum(source.path.stat().st_size for source in sources)
     with tqdm(total=size, unit="B", unit_scale=True, desc="reading", disable=None, leave=False) as bar:
@@ -97,11 +100,11 @@ def insert(store: Store, folder: Path) -> dict[str, Count]:
         store.transaction(),
     ):
         for table, met in distinct.items():
-            new = store.add_table(table, folder / f"{table}-*.parquet") if met else 0
+            new = store.add_table(table, Path(_globbed(folder)) / f"{table}-*.parquet") if met else 0
             counts[table] = Count(new, met - new)
             bar.update(met)
         if distinct["vote"]:  # an imported vote also answers an assignment that was open
-            staged = f"read_parquet('{_quoted(folder)}/assignment-*.parquet')"
+            staged = f"read_parquet('{_quoted(_globbed(folder))}/assignment-*.parquet')"
             store.write(
                 f"UPDATE assignment SET state = 'done' WHERE state <> 'done' AND id IN (SELECT id FROM {staged})"
             )
@@ -123,10 +126,10 @@ def _number_votes(folder: Path) -> tuple[str, ...]:
                 FROM (SELECT *, row_number() OVER (PARTITION BY id ORDER BY filename, file_row_number) AS occurrence
                       FROM {_staged(folder, pattern)})
                 ORDER BY filename, file_row_number"""
-            _rewrite(folder, pattern, query, f"vote-{file}-numbered.parquet")
+            _rewrite(folder, pattern, query, f"vote-{UNNAMED}-{file}.parquet")
         else:
             for path in folder.glob(pattern):
-                path.rename(path.with_name(path.name.replace(UNNAMED, "vote", 1)))
+                path.rename(path.with_name(f"vote-{path.name}"))
     return TABLES
 
 
@@ -154,7 +157,7 @@ def _rewrite(folder: Path, pattern: str, query: str, name: str) -> None:
     """Replace the files of a pattern by the rows of a query over them."""
     old = list(folder.glob(pattern))
     temporary = folder / "rewritten"
-    _scan(folder, f"COPY ({query}) TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd)")
+    _scan(folder, f"COPY ({query}) TO '{_quoted(str(temporary))}' (FORMAT parquet, COMPRESSION zstd)")
     for path in old:
         path.unlink()
     temporary.rename(folder / name)
@@ -169,8 +172,13 @@ def _scan(folder: Path, sql: str) -> int:
 
 
 def _staged(folder: Path, pattern: str) -> str:
-    return f"read_parquet('{_quoted(folder)}/{pattern}', filename = true, file_row_number = true)"
+    return f"read_parquet('{_quoted(_globbed(folder))}/{pattern}', filename = true, file_row_number = true)"
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
+def _globbed(folder: Path) -> str:
+    """The folder's name for DuckDB's patterns: its own brackets and stars stand for themselves."""
+    return re.sub(r"([\[*?])", r"[\1]", str(folder))
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")

@@ -87,7 +87,7 @@ def parse_line(payload: Payload) -> dict[str, Any] | Unreadable:
         reason = f"not UTF-8 (byte 0x{payload[error.start]:02x} at column {error.start + 1}): save the file as UTF-8"
         return Unreadable(reason, payload[:2000].decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
-        return Unreadable(f"not JSON ({error})", payload[:2000].decode("utf-8", "replace"))
+        return Unreadable(f"not JSON ({error})", payload[:2000].decode("utf-8", "replace").rstrip())
     if not isinstance(row, dict):
         return Unreadable(f"a JSON {type(row).__name__}, not an object with columns", str(row)[:2000])
     return row

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.config import ImportConfig, UserError, as_dict
-from palate.data.importing import Count, Source, content_hash, insert, stage_files
+from palate.data.importing import Count, Source, check_group_by, content_hash, insert, stage_files
 from palate.data.readers import check_files
 from palate.data.records import Run
 from palate.data.staging import Outcome
@@ -32,6 +32,7 @@ def run(project: Project, config: ImportConfig) -> Run:
     if not config.files:
         raise UserError("no files given: palate import FILE...")
     check_files(config.files)
+    check_group_by(config.group_by)
     project.store().close()  # says so when another process owns the database, before anything is read
     hashes = [content_hash(path) for path in config.files]
     sources = _sources(project, config, hashes)
