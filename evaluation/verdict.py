@@ -22,17 +22,17 @@ def verdict(summary: dict[str, Any]) -> tuple[Outcome, str]:
         return "nothing to compare", "Nothing was compared: it takes two models and a judge."
     judge = _judge(summary)
     rate = candidate["against_baseline"][judge["name"]]["win_rate"]
-    names = f"{candidate['label']} {{}} {_baseline(summary)['label']}"
+    mine, theirs = candidate["label"], _baseline(summary)["label"]
     figures = f"it wins {percent(rate)} of comparisons by the {judge['label']}"
     if summary["prompts"] < FEW_PROMPTS:
         few = f"{summary['prompts']} held-out prompts are too few to say whether"
-        return "too few prompts", f"{few} {names.format('is better than')}: {figures}."
+        return "too few prompts", f"{few} {mine} is better than {theirs}: {figures}."
     if rate["low"] > 0.5:
-        return "better", f"{names.format('is better than')}: {figures}."
+        return "better", f"{mine} is better than {theirs}: {figures}."
     if rate["high"] < 0.5:
-        return "worse", f"{names.format('is worse than')}: {figures}."
+        return "worse", f"{mine} is worse than {theirs}: {figures}."
     return "undecided", (
-        f"{names.format('can not be told apart from')} on {summary['prompts']} prompts: {figures}"
+        f"{mine} can't be told apart from {theirs} on {summary['prompts']} prompts: {figures}"
         f"{_prompts_needed(rate, summary['prompts'])}."
     )
 

@@ -104,10 +104,10 @@ def test_interval_is_seeded() -> None:
 def test_interval_covers_what_it_says() -> None:
     rng = np.random.default_rng(0)
     hits = 0
-    for _ in range(200):  # win rates of 0.6 whose level differs by prompt, 100 prompts, 2 x 2 pairs
+    for _ in range(100):  # win rates of 0.6 whose level differs by prompt, 100 prompts, 2 x 2 pairs
         level = rng.beta(6, 4, size=(100, 1, 1))
         won = (rng.random((100, 2, 2)) < level).astype(float)
         found = metrics.estimate(won)
         assert found is not None
         hits += found.low <= 0.6 <= found.high
-    assert 180 <= hits <= 199
+    assert 88 <= hits <= 100

@@ -69,7 +69,7 @@ def test_labels_stay_unique() -> None:
     [
         (1.0, 60, "better", "dpo-1 is better than sft-1: it wins"),
         (-1.0, 60, "worse", "dpo-1 is worse than sft-1"),
-        (0.03, 60, "undecided", "can not be told apart from sft-1 on 60 prompts"),
+        (0.03, 60, "undecided", "can't be told apart from sft-1 on 60 prompts"),
         (1.0, 20, "too few prompts", "20 held-out prompts are too few"),
     ],
 )
