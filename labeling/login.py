@@ -34,13 +34,15 @@ POLICY = (
     "form-action 'self'; frame-ancestors 'none'"
 )
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff",
-           "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}  # fmt: skip
+           "Referrer-Policy": "same-origin", "Cache-Control": "no-store"}  # fmt: skip
 
 
 class Door:
     """Signs and reads the cookie, and stands in front of every route."""
 
-    def __init__(self, folder: Path, default: str | None) -> None:
+    def __init__(self, folder: Path, store: Store, default: str | None) -> None:
+        self._store = store
+        self._known: set[str] = set()
         self.default = default  # the annotator given on the command line, for a browser without a cookie
         self._key = _key(folder / "label.key")
         self.cookie = "palate-" + hashlib.sha256(str(folder).encode()).hexdigest()[:10]  # ports share cookies
@@ -50,10 +52,16 @@ class Door:
         return f"{person}.{hmac.new(self._key, person.encode(), hashlib.sha256).hexdigest()}"
 
     def person(self, request: Request) -> str | None:
-        """The annotator's id in a request's cookie, or None when there is none or it is forged."""
+        """The annotator's id in a request's cookie; None when there is none, it is forged, or nobody has it."""
         value = request.cookies.get(self.cookie, "")
         person = value.partition(".")[0]
-        return person if person and hmac.compare_digest(value.encode(), self.sign(person).encode()) else None
+        if not person or not hmac.compare_digest(value.encode(), self.sign(person).encode()):
+            return None
+        if person not in self._known:  # a cookie may outlive the database it was made for
+            if not self._store.value("SELECT 1 FROM annotator WHERE id = ?", [person]):
+                return None
+            self._known.add(person)
+        return person
 
     def admit(self, response: Response, person: str) -> Response:
         """The response with the cookie set."""

@@ -16,6 +16,7 @@ import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from threading import Timer
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
@@ -76,7 +77,7 @@ def make_app(store: Store, project: Project, config: LabelConfig) -> FastAPI:
     for variable in ("GRADIO_VIBE_MODE", "GRADIO_SHARE", "GRADIO_MCP_SERVER", "GRADIO_SSR_MODE"):
         os.environ.pop(variable, None)  # each opens a door that this server keeps shut
     default = voting.annotator(store, config.annotator).id if config.annotator else None
-    door = Door(project.folder, default)
+    door = Door(project.folder, store, default)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -98,9 +99,20 @@ def make_app(store: Store, project: Project, config: LabelConfig) -> FastAPI:
         return RedirectResponse("/statistics/")
 
     add_login(app, store, project.name, door)
-    shut = {"show_error": False, "run_history": False, "footer_links": [], "allowed_paths": [],
-            "blocked_paths": [str(project.folder)], "max_file_size": 1, "ssr_mode": False, "mcp_server": False,
-            "enable_monitoring": False, "theme": THEME, "auth_dependency": door.person}  # fmt: skip
+    shut: dict[str, Any] = {
+        "show_error": False,
+        "run_history": False,
+        "footer_links": [],
+        "allowed_paths": [],
+        "blocked_paths": [str(project.folder)],
+        "max_file_size": 1,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "enable_monitoring": False,
+        "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
+        "theme": THEME,
+        "auth_dependency": door.person,
+    }
     looks = f"<style>\n{style()}\n</style>"  # in the head: what goes in as `css` is confined to Gradio's container
     gr.mount_gradio_app(app, statistics_page(store, project.name), "/statistics", head=looks, **shut)
     screen = ranking_screen(store, project.name, _who)

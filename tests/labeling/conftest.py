@@ -19,6 +19,7 @@ from palate.project import Project
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ("one", "two words", "three words here", "and four words here")
+ENV = {**os.environ, "PYTHONPATH": str(ROOT / "src")}  # of a process that a test starts
 MODELS = ("secret-model-a", "secret-model-b")
 
 
@@ -76,8 +77,7 @@ def serve() -> Iterator[Callable[..., Server]]:
         command = [sys.executable, "-m", "palate", "label", "--project", str(folder), "--no-browser", *flags]
         if "--port" not in flags:
             command += ["--port", "0"]
-        env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, text=True)
         running.append(process)
         assert process.stdout is not None
         for line in process.stdout:
