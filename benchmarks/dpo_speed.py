@@ -45,12 +45,17 @@ def ours(model: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     preferences = [{"pairs": [pair]} for _ in rows]
     steps = batches(len(rows), BATCH, 1, seed=0)
     budget = token_budget(model.config, hardware)
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     plain = TreeForward.of(model, hardware)
     known = dpo.prepare(plain, preferences, trees, steps, budget)
     forward = replace(plain, model=lora(model, 16, 32, seed=0))
     history = dpo.optimise(forward, known, steps, 1e-4, 0.1, 0.0, budget, lambda *_, **__: None)
-    return {"seconds": time.perf_counter() - start, "steps": len(history), "first_loss": history[0]["loss"]}
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - start_cpu,
+        "steps": len(history),
+        "first_loss": history[0]["loss"],
+    }
 
 
 def peer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], settings: dict[str, bool]) -> dict[str, Any]:
@@ -68,13 +73,14 @@ def peer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], settings: dict[
             for row in rows
         ]
     )
-    spent: list[float] = []
+    spent, spent_cpu = [0.0], [0.0]
 
     class Timed(DPOTrainer):  # the reference pass happens while the trainer is built
         def _precompute_ref_logps(self, *args: Any) -> Any:
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             result = super()._precompute_ref_logps(*args)
             spent.append(time.perf_counter() - start)
+            spent_cpu.append(time.process_time() - start_cpu)
             return result
 
     with tempfile.TemporaryDirectory() as folder:
@@ -85,11 +91,12 @@ def peer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], settings: dict[
         trainer = Timed(model, args=config, train_dataset=data, processing_class=tokenizer, peft_config=shared.lora_config("CAUSAL_LM"))
         ids = trainer.train_dataset[0]
         assert ids["prompt_ids"] + ids["chosen_ids"] == rows[0]["prompt"] + rows[0]["completions"][0]
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         trainer.train()
         seconds = time.perf_counter() - start + sum(spent)
+        cpu_seconds = time.process_time() - start_cpu + sum(spent_cpu)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"seconds": seconds, "steps": trainer.state.global_step, "first_loss": losses[0]}
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "steps": trainer.state.global_step, "first_loss": losses[0]}
 
 
 def side(name: str, settings: dict[str, Any]) -> dict[str, Any]:

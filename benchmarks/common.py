@@ -1,0 +1,116 @@
+"""What the benchmarks share: sides in turn in processes of their own, medians, one table, one JSON line.
+
+    python benchmarks/NAME.py            the figures that count (benchmarks/RESULTS.md)
+    python benchmarks/NAME.py --quick    a smoke run for the tests
+
+A script measures one side when it is called with `--side NAME` and prints its figures with `tell`; called without,
+it runs every side in turn, several times, and prints ratios of the medians. Machines are noisy: only the ratio
+within one run means something.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Figures = dict[str, float]
+
+ROOT = Path(__file__).parents[1]
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """--quick, --repeats, and the --side and --case that the script calls itself with."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="a smoke run: small, once, proves nothing")
+    parser.add_argument("--repeats", type=int, help="runs of each side; default 3, with --quick 1")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--case", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.repeats = given.repeats or (1 if given.quick else 3)
+    return given
+
+
+def tell(figures: dict[str, Any]) -> None:
+    """A side's last word: its figures, and its peak memory in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    print(json.dumps({**figures, "peak_rss_mb": round(peak)}))
+
+
+def in_turn(script: str, sides: Sequence[str], repeats: int, *more: str) -> dict[str, list[Figures]]:
+    """The figures of every side, measured in alternation (ours, peer, ours, peer, ...)."""
+    found: dict[str, list[Figures]] = {side: [] for side in sides}
+    for repeat in range(repeats):
+        for side in sides if repeat % 2 == 0 else reversed(sides):  # neither side always runs first
+            found[side].append(_measure(script, side, more))
+    return found
+
+
+def medians(figures: Sequence[Figures]) -> Figures:
+    """The median of each figure."""
+    return {name: statistics.median(run[name] for run in figures) for name in figures[0]}
+
+
+def finish(
+    bench: str,
+    ratios: dict[str, float],
+    ours: dict[str, Any],
+    peer: dict[str, Any],
+    settings: dict[str, Any],
+) -> None:
+    """A table of case, ours, peer and ratio (peer's cost / ours: over 1 is ahead), then the JSON line."""
+    width = max(12, *(len(case) for case in ratios))
+    print(f"\n{bench}\n{'case':<{width}} {'ratio':>8}   ours / peer")
+    for case, ratio in ratios.items():
+        print(f"{case:<{width}} {ratio:>7.2f}x   {_short(ours.get(case))} / {_short(peer.get(case))}")
+    from importlib.metadata import version
+
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch": version("torch"),
+    }
+    rounded = {case: round(ratio, 3) for case, ratio in ratios.items()}
+    print(
+        json.dumps(
+            {
+                "bench": bench,
+                "ratios": rounded,
+                "ours": ours,
+                "peer": peer,
+                "settings": {**settings, **machine},
+            }
+        )
+    )
+
+
+def _measure(script: str, side: str, more: Sequence[str]) -> Figures:
+    source = str(ROOT / "src")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    command = [sys.executable, script, "--side", side, *more]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    figures: Figures = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"  {side}: {_short(figures)}", file=sys.stderr, flush=True)
+    return figures
+
+
+def _short(figures: Any) -> str:
+    if isinstance(figures, dict):
+        return ", ".join(f"{name} {value:,.4g}" for name, value in figures.items())
+    return "-" if figures is None else f"{figures}"
