@@ -93,7 +93,11 @@ def _chunks(plan: Plan, path: Path, advance: Callable[[int], object]) -> Iterato
 
 def insert(store: Store, folder: Path) -> dict[str, Count]:
     """Move everything staged in `folder` into the store, in one transaction; what was new, per table."""
-    distinct = {name: _distinct(folder, name) for name in _number_votes(folder)}
+    # a DuckDB of its own looks through the staged files; what does not fit its memory is spilled beside them
+    settings = {"memory_limit": "512MB", "temp_directory": str(folder / "spill")}
+    with duckdb.connect(config=settings) as con:
+        _number_votes(con, folder)
+        distinct = {table: _distinct(con, folder, table) for table in TABLES}
     counts = {}
     with (
         tqdm(total=sum(distinct.values()), unit=" records", desc="saving", disable=None, leave=False) as bar,
@@ -104,71 +108,64 @@ def insert(store: Store, folder: Path) -> dict[str, Count]:
             counts[table] = Count(new, met - new)
             bar.update(met)
         if distinct["vote"]:  # an imported vote also answers an assignment that was open
-            staged = f"read_parquet('{_quoted(_globbed(folder))}/assignment-*.parquet')"
-            store.write(
-                f"UPDATE assignment SET state = 'done' WHERE state <> 'done' AND id IN (SELECT id FROM {staged})"
-            )
+            ids = f"SELECT id FROM {_staged(folder, 'assignment-*.parquet')}"
+            store.write(f"UPDATE assignment SET state = 'done' WHERE state <> 'done' AND id IN ({ids})")
     store.checkpoint()
     return counts
 
 
-def _number_votes(folder: Path) -> tuple[str, ...]:
+def _number_votes(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Give equal unnamed votes of one file ids of their own: the same judgement twice is two votes.
 
     They are counted within a file, so that the same row in two files, or on the next import, is the same vote.
     """
     for file in sorted({path.name.split("-")[1] for path in folder.glob(f"{UNNAMED}-*.parquet")}):
         pattern = f"{UNNAMED}-{file}-*.parquet"
-        if _repeats(folder, pattern):
+        if _repeats(con, folder, pattern):
             query = f"""
                 SELECT * EXCLUDE (filename, file_row_number, occurrence) REPLACE
                     (CASE occurrence WHEN 1 THEN id ELSE substr(sha256(id || ':' || occurrence), 1, 20) END AS id)
                 FROM (SELECT *, row_number() OVER (PARTITION BY id ORDER BY filename, file_row_number) AS occurrence
                       FROM {_staged(folder, pattern)})
                 ORDER BY filename, file_row_number"""
-            _rewrite(folder, pattern, query, f"vote-{UNNAMED}-{file}.parquet")
+            _rewrite(con, folder, pattern, query, f"vote-{UNNAMED}-{file}.parquet")
         else:
             for path in folder.glob(pattern):
                 path.rename(path.with_name(f"vote-{path.name}"))
-    return TABLES
 
 
-def _distinct(folder: Path, table: str) -> int:
+def _distinct(con: duckdb.DuckDBPyConnection, folder: Path, table: str) -> int:
     """Leave the first record of each id, in the order of the files; returns how many there are."""
     pattern = f"{table}-*.parquet"
     if not any(folder.glob(pattern)):
         return 0
-    if _repeats(folder, pattern):
+    if _repeats(con, folder, pattern):
         query = f"""
             WITH staged AS (SELECT * FROM {_staged(folder, pattern)}),
             firsts AS (SELECT id, min((filename, file_row_number)) AS place FROM staged GROUP BY id)
             SELECT s.* EXCLUDE (filename, file_row_number)
             FROM staged s JOIN firsts f ON f.id = s.id AND f.place = (s.filename, s.file_row_number)
             ORDER BY s.filename, s.file_row_number"""
-        _rewrite(folder, pattern, query, f"{table}-distinct.parquet")
-    return _scan(folder, f"SELECT count(*) FROM {_staged(folder, pattern)}")
+        _rewrite(con, folder, pattern, query, f"{table}-distinct.parquet")
+    return _number(con, f"SELECT count(*) FROM {_staged(folder, pattern)}")
 
 
-def _repeats(folder: Path, pattern: str) -> bool:
-    return bool(_scan(folder, f"SELECT count(*) - count(DISTINCT id) FROM {_staged(folder, pattern)}"))
+def _repeats(con: duckdb.DuckDBPyConnection, folder: Path, pattern: str) -> int:
+    return _number(con, f"SELECT count(*) - count(DISTINCT id) FROM {_staged(folder, pattern)}")
 
 
-def _rewrite(folder: Path, pattern: str, query: str, name: str) -> None:
+def _rewrite(con: duckdb.DuckDBPyConnection, folder: Path, pattern: str, query: str, name: str) -> None:
     """Replace the files of a pattern by the rows of a query over them."""
     old = list(folder.glob(pattern))
     temporary = folder / "rewritten"
-    _scan(folder, f"COPY ({query}) TO '{_quoted(str(temporary))}' (FORMAT parquet, COMPRESSION zstd)")
+    con.execute(f"COPY ({query}) TO '{_quoted(str(temporary))}' (FORMAT parquet, COMPRESSION zstd)")
     for path in old:
         path.unlink()
     temporary.rename(folder / name)
 
 
-def _scan(folder: Path, sql: str) -> int:
-    """One query over the staged files, in a DuckDB of its own that spills to the staging folder."""
-    settings = {"memory_limit": "512MB", "temp_directory": str(folder / "spill")}
-    with duckdb.connect(config=settings) as con:
-        row = con.execute(sql).fetchone()
-    return int(row[0]) if row else 0
+def _number(con: duckdb.DuckDBPyConnection, sql: str) -> int:
+    return int(con.execute(sql).fetchall()[0][0])
 
 
 def _staged(folder: Path, pattern: str) -> str:

@@ -154,7 +154,9 @@ def _records(item: Item, plan: Plan, outcome: Outcome) -> Iterator[tuple[str, Re
     shown = tuple(ids) if item.shown else ()
     for judged in item.judgements:
         annotator = _annotator(judged.annotator, judged.kind, source)
-        assignment = Assignment(comparison.id, annotator.id, shown, "done")
+        # a file may show one pair to one person twice, in both orders: then these are two assignments
+        shown_as = "" if judged.id or not shown else digest("assignment", comparison.id, annotator.id, shown)
+        assignment = Assignment(comparison.id, annotator.id, shown, "done", id=shown_as)
         yield "annotator", annotator
         yield "assignment", assignment
         ranking = tuple(tuple(ids[place] for place in tier) for tier in judged.tiers)

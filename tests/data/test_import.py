@@ -328,7 +328,7 @@ def test_imported_votes_close_an_open_assignment(project: Project, tmp_path: Pat
     said = {
         "prompt": "Name a fruit.",
         "responses": ["A pear.", "A plum."],
-        "judgements": [{"annotator": "ann", "choice": "a"}],
+        "judgements": [{"annotator": "ann", "choice": "a", "vote_id": "v"}],
     }
     path = jsonl(tmp_path / "v.jsonl", [said])
     run(project, path)
@@ -364,3 +364,12 @@ def test_staging_alone_needs_no_project(tmp_path: Path) -> None:
     prompts = pq.read_table(next(tmp_path.glob("prompt-*.parquet")))
     assert prompts["source"].to_pylist() == ["mine"] * 5
     assert prompts["id"][0].as_py() == digest("prompt", [{"role": "user", "content": "Name fruit 0."}])
+
+
+def test_one_person_sees_a_pair_in_both_orders(project: Project, tmp_path: Path) -> None:
+    there = {"prompt": "Name a fruit.", "a": "A pear.", "b": "A plum.", "choice": "a", "annotator": "ann"}
+    back = {"prompt": "Name a fruit.", "a": "A plum.", "b": "A pear.", "choice": "a", "annotator": "ann"}
+    run(project, jsonl(tmp_path / "v.jsonl", [there, back]))
+    assert counts(project)["comparison"] == 1
+    found = rows(project, "SELECT count(*) AS votes, bool_and(winner_shown_first) AS first FROM preference")
+    assert found == [{"votes": 2, "first": True}]
