@@ -262,7 +262,7 @@ def table(summary: dict[str, Any]) -> str:
         for judge in judges:
             against = model["against_baseline"].get(judge["name"])
             wins = verdict.percent(against["win_rate"]) if against else "baseline"
-            line += [verdict.number(model["scores"][judge["name"]]), wins]
+            line += [f"{model['scores'][judge['name']]['value']:.2f}", wins]
         line += [
             f"{model['kl']['value']:.2f}" if model["kl"] else "–",
             f"{model['tokens']['value']:.1f}",

@@ -83,7 +83,13 @@ def frontier_plot(summary: dict[str, Any], judge: dict[str, Any]) -> str:
             axes.plot([x for x, _, _ in bar], [y for _, y, _ in bar], ".", color=MUTED, markersize=7)
             x, y, n = bar[-1]
             axes.annotate(
-                f"best of {n}", (x, y), (7, -4), textcoords="offset points", color=MUTED, fontsize=10
+                f"best of {n}",
+                (x, y),
+                (-6, 5),
+                textcoords="offset points",
+                ha="right",
+                color=MUTED,
+                fontsize=10,
             )
         reach = [x for x, _, _ in bar]
         for index, model in enumerate(summary["models"]):
@@ -101,7 +107,7 @@ def frontier_plot(summary: dict[str, Any], judge: dict[str, Any]) -> str:
                 model["label"], (x, at), (0, shift), textcoords="offset points", ha="center", weight="bold"
             )
             reach.append(x)
-        axes.set_xlim(-0.08 * (max(reach) or 1) - 0.05, 1.15 * (max(reach) or 1) + 0.1)
+        axes.set_xlim(-0.15 * (max(reach) or 1), 1.15 * (max(reach) or 1))
         axes.margins(y=0.2)
         axes.set_xlabel(f"√KL from {_baseline(summary)['label']} (√nats per answer)")
         axes.set_ylabel(judge["label"])

@@ -1,6 +1,9 @@
 """`palate runs`: from a run back to its votes and files, with the database and without, and when rows changed."""
 
+import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -133,6 +136,36 @@ def test_without_the_database(project: Project) -> None:
     assert not project.database.exists()  # nor made by looking
 
 
+def test_while_another_process_owns_the_database(project: Project) -> None:
+    code = f"""
+import sys
+from palate.data.store import Store
+with Store({str(project.database)!r}):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "open\n"
+        found = lineage.walk(project, "dpo-1")
+        owner.communicate("")
+    assert list(found.steps) == ["dpo-1", "sft-1", "import-1"]
+    assert "is open in another process" in found.notes[0]
+    assert "was not looked up" in lineage_text.text(found)
+
+
+def test_weights_are_hashed(project: Project) -> None:
+    adapter = project.folder / "runs/dpo-1/adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    sha = hashlib.sha256(b"weights").hexdigest()
+    found = lineage.walk(project, "dpo-1")
+    assert found.steps["dpo-1"].weights == lineage.Weights(("adapter_model.safetensors",), 7, sha)
+    assert f"adapter on sft-1, runs/dpo-1/adapter, 0.0 MB, sha256 {sha[:12]}" in lineage_text.text(found)
+
+
 def test_votes_that_were_erased_are_counted(project: Project) -> None:
     with project.store() as store:
         store.write("DELETE FROM vote WHERE id = 'vote-2'")
@@ -186,7 +219,7 @@ def test_an_empty_project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_model_card(project: Project) -> None:
     card = lineage.model_card(project, project.run("dpo-1"))
     head, _, body = card.partition("---\n")[2].partition("---\n")
-    assert head == 'library_name: peft\nbase_model: "sft-1"\ntags: [palate, dpo]\n'
+    assert head == "library_name: peft\ntags: [palate, dpo]\n"  # the hub knows no model "sft-1"
     assert "a LoRA adapter on `sft-1`" in body
     assert "- loss: 0.5" in body
     assert "partly not people's: they come from rule annotators" in body
@@ -194,6 +227,7 @@ def test_model_card(project: Project) -> None:
     card = lineage.model_card(project, project.run("sft-1"))
     assert "It learned from no votes" in card
     assert "library_name: transformers" in card
+    assert str(project.folder) not in card  # a card may be published
 
 
 def test_ancestors_by_parents(project: Project) -> None:

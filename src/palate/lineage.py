@@ -10,6 +10,7 @@ another process owns it, the walk goes on with what the run folders know and say
 looks on a terminal or on a model card is in lineage_text.py.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
@@ -34,7 +35,8 @@ CONFIGS: dict[str, type] = {
     "dpo": config.DpoConfig,
     "eval": config.EvalConfig,
 }
-NOT_SETTINGS = {"project", "recipe"}  # where things lie, not what was done
+NOT_SETTINGS = {"project", "recipe", "files"}  # where things lie, not what was done
+HASHED = 4e9  # bytes of weights up to which they are hashed, a few seconds
 
 State = Literal["verified", "differs", "missing"]
 
@@ -62,6 +64,15 @@ class Votes:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """What a run made, as it lies there now."""
+
+    files: tuple[str, ...]
+    size: int  # bytes
+    sha256: str | None  # over the files' hashes, of the one file itself when there is one; None: too large
+
+
+@dataclass(frozen=True)
 class Step:
     """One run, what it was told, what it took, and where that came from."""
 
@@ -69,6 +80,7 @@ class Step:
     settings: dict[str, Any]  # those that differ from the defaults
     inputs: tuple[Input, ...]
     votes: Votes | None
+    weights: Weights | None
     origins: dict[str, tuple[str, ...]]  # run id -> why: parent, or what it brought
     notes: tuple[str, ...] = ()
 
@@ -204,7 +216,7 @@ def _step(run: Run, runs: Mapping[str, Run], store: Store | None) -> Step:
                 origins.setdefault(origin, []).append(f"{count:,} {kind}s")
     notes += [f"{origin} is not among the runs any more" for origin in origins if origin not in runs]
     return Step(
-        run, changed_settings(run), _inputs(run), votes,
+        run, changed_settings(run), _inputs(run), votes, _weights(run),
         {origin: tuple(why) for origin, why in origins.items()}, tuple(notes),
     )  # fmt: skip
 
@@ -270,6 +282,17 @@ def _inputs(run: Run) -> tuple[Input, ...]:
             state = "verified" if now == entry.get("sha256") else "differs"
         found.append(Input(name, kind, str(entry.get("sha256", "")), entry.get("rows"), state, str(path)))
     return tuple(found)
+
+
+def _weights(run: Run) -> Weights | None:
+    """The weights of the artefact, so that a file met elsewhere can be traced to its run."""
+    paths = sorted((Path(run.path) / str(run.artefact.get("path", "-"))).glob("*.safetensors"))
+    if not paths:
+        return None
+    size = sum(path.stat().st_size for path in paths)
+    hashes = [file_hash(path) for path in paths] if size <= HASHED else []
+    joined = hashlib.sha256("".join(hashes).encode()).hexdigest() if len(hashes) > 1 else "".join(hashes)
+    return Weights(tuple(path.name for path in paths), size, joined or None)
 
 
 def _default(setting: Field[Any]) -> Any:

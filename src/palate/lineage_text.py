@@ -6,12 +6,13 @@ Pure: takes what lineage.py found, returns text.
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palate.data.records import Run
 
 if TYPE_CHECKING:
-    from palate.lineage import Input, Lineage, Step, Votes
+    from palate.lineage import Input, Lineage, Step, Votes, Weights
 
 SHORT = 12  # hex digits of a hash: enough to tell files apart by eye
 
@@ -41,7 +42,7 @@ def figure(run: Run) -> str:
             f"orders {_share(agreement['scores']['value'])} of {agreement['pairs']:,} held-out pairs as voted "
             f"(the longer one: {_share(agreement['longer']['value'])})"
         )
-    plain = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    plain = {k: v for k, v in metrics.items() if v and isinstance(v, int | float) and not isinstance(v, bool)}
     return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in list(plain.items())[:3])
 
 
@@ -101,7 +102,8 @@ def details(step: "Step", votes: bool = False) -> list[str]:
     if run.artefact:
         base = run.artefact.get("base")
         on = f" on {base}" if base and run.artefact.get("kind") != "model" else ""
-        lines.append(f"made      {run.artefact.get('kind')}{on}, runs/{run.id}/{run.artefact.get('path')}")
+        made = f"made      {run.artefact.get('kind')}{on}, runs/{run.id}/{run.artefact.get('path')}"
+        lines.append(made + (f", {_weights(step.weights)}" if step.weights else ""))
     if figure(run):
         lines.append(f"figures   {figure(run)}")
     return lines + [f"note      {note}" for note in step.notes]
@@ -113,7 +115,7 @@ def card(project: str, found: "Lineage") -> str:
     run = step.run
     kind, base = run.artefact.get("kind"), run.artefact.get("base")
     front = ["---", f"library_name: {'transformers' if kind == 'model' else 'peft'}"]
-    if base:
+    if base and base.count("/") == 1 and not base.startswith((".", "/", "~")):  # the hub knows no other bases
         front.append(f"base_model: {json.dumps(base)}")
     front += [f"tags: [palate, {run.stage}]", "---", ""]
     what = {
@@ -127,6 +129,12 @@ def card(project: str, found: "Lineage") -> str:
         f"# {run.id} of {project}",
         "",
         f"This is {what}, by `palate {run.stage}` on {_when(run)} UTC.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        *_usage(run),
+        "```",
         "",
         "## Figures",
         "",
@@ -146,6 +154,27 @@ def card(project: str, found: "Lineage") -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _usage(run: Run) -> list[str]:
+    if run.artefact.get("kind") == "model":
+        return [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f'model = AutoModelForCausalLM.from_pretrained("runs/{run.id}/model")',
+            f'tokenizer = AutoTokenizer.from_pretrained("runs/{run.id}/model")',
+        ]
+    module, function = "palate.models", "load"
+    if run.artefact.get("kind") == "reward":
+        module, function = "palate.reward.model", "load_reward"
+    return [
+        "from pathlib import Path",
+        "from palate.hardware import probe",
+        f"from {module} import {function}",
+        "from palate.project import Project",
+        "",
+        f'loaded = {function}(Project.open(Path(".")), "{run.id}", probe())  # in the project\'s folder',
+    ]
 
 
 def _limits(votes: "list[Votes]") -> list[str]:
@@ -182,7 +211,13 @@ def _input(one: "Input") -> str:
         "differs": "CHANGED since the run" if one.kind == "rows" else "changed since",
         "missing": "GONE" if one.kind == "rows" else "not there any more",
     }
-    return f"{one.name}{rows}, sha256 {one.sha256[:SHORT]}: {states[one.state]}"
+    name = Path(one.path).name if one.kind == "file" else one.name
+    return f"{name}{rows}, sha256 {one.sha256[:SHORT]}: {states[one.state]}"
+
+
+def _weights(weights: "Weights") -> str:
+    size = f"{weights.size / 1e6:.1f} MB"
+    return size if weights.sha256 is None else f"{size}, sha256 {weights.sha256[:SHORT]}"
 
 
 def _votes(votes: "Votes") -> str:
