@@ -105,8 +105,12 @@ class Store:
             self._con = duckdb.connect(str(path), config=config)
         except duckdb.IOException as error:
             raise UserError(_why_not_opened(self.path, str(error))) from error
-        if migrate(self._con):
-            self._con.execute("CHECKPOINT")
+        try:
+            if migrate(self._con):
+                self._con.execute("CHECKPOINT")
+        except BaseException:
+            self._con.close()  # a refused file is free for the right program
+            raise
 
     def __enter__(self) -> Self:
         return self
