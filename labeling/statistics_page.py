@@ -10,7 +10,7 @@ import gradio as gr
 
 from palate.data.store import Store
 from palate.labeling.screen import as_markdown
-from palate.labeling.statistics import report, share_of
+from palate.labeling.statistics import SHOWN, report, share_of
 
 KIND_NAMES = {"human": "People", "rule": "Rules (simulated annotators)", "model": "Models as judges"}
 DAYS = 14  # the latest days with votes that are listed
@@ -50,9 +50,7 @@ def _kind(kind: dict[str, Any]) -> list[str]:
     shares = " · ".join(
         f"{share_of(kind['verdicts'][key], kind['votes'])} {name}" for key, name in verdicts.items()
     )
-    time = (
-        "" if kind["seconds"] is None else f" · median {kind['seconds']:.0f} s of active reading per answer"
-    )
+    time = "" if kind["seconds"] is None else f" · median {kind['seconds']:.0f} s per answer"
     people = len(kind["annotators"])
     by = "one annotator" if people == 1 else f"{people} annotators"
     lines = [f"{kind['votes']} votes by {by} · {shares}{time}", ""]
@@ -67,10 +65,11 @@ def _kind(kind: dict[str, Any]) -> list[str]:
         "Places are drawn at random: where the first row's interval leaves out 50 %, the place itself decided some "
         "votes. The second row may be taste: longer answers can be better."
     )
+    most = "" if people <= SHOWN else f" most (the first {SHOWN} of {people})"
     lines += ["", "### Which model is better, how sure?", *_models(kind["models"])]
-    lines += ["", "### Who voted?", *_table(
+    lines += ["", f"### Who voted{most}?", *_table(
         ("annotator", "votes", "ranked", "tie", "all bad", "skip", "median s", "first won", "95 % interval", "pairs"),
-        [_person(row) for row in kind["annotators"]],
+        [_person(row) for row in kind["annotators"][:SHOWN]],
     ), "", "### When?", *_table(("day (UTC)", "votes"), [(day, str(n)) for day, n in kind["days"][-DAYS:]])]  # fmt: skip
     return lines
 
@@ -84,8 +83,8 @@ def _agreement(found: dict[str, Any]) -> str:
     return (
         f"**{share}** of the pairs that two annotators decided were decided alike (95 %: {interval}; {n} "
         f"comparisons, {found['pairs']} pairs, {found['annotators']} annotators). Krippendorff's alpha: **{alpha}**. "
-        "Guessing would agree on half of the pairs, which is alpha 0; published human preference data lies "
-        "between 63 % and 77 %, alpha 0.26 to 0.55."
+        "Guessing between two answers would agree half of the time, which is alpha 0; published human preference "
+        "data lies between 63 % and 77 %, alpha 0.26 to 0.55."
     )
 
 

@@ -72,7 +72,7 @@ WITH answered AS (
     WHERE (a.state = 'open' AND a.leased_until > $2) OR a.id IN (SELECT assignment_id FROM answered)
     GROUP BY a.comparison_id
 )
-SELECT c.id, c.completion_ids
+SELECT c.id, c.completion_ids, c.priority, coalesce(t.slots, 0) AS slots
 FROM comparison c
 LEFT JOIN taken t ON t.comparison_id = c.id
 WHERE c.purpose IN ('train', 'random') AND coalesce(t.slots, 0) < c.overlap
@@ -96,8 +96,8 @@ def next_item(store: Store, annotator_id: str, rng: random.Random) -> Item | Non
     """What this annotator answers next, or None when nothing is open for them.
 
     Their open item comes back unchanged, in the order already drawn, so a reload changes nothing. Else one
-    open comparison is taken by `priority`, then in an order of the annotator's own; `rng` draws the order of
-    its answers. Taking a slot is one transaction: two annotators never get the last slot both.
+    open comparison is taken: by `priority`, then those that others have begun (so agreement is known early),
+    then in an order of the annotator's own. `rng` draws the order of its answers. Taking a slot is one transaction: two annotators never get the last slot both.
     """
     return next(iter(next_items(store, annotator_id, rng, 1)), None)
 
@@ -273,7 +273,8 @@ def _take(store: Store, annotator_id: str, rng: random.Random, limit: int) -> li
     if limit < 1:
         return []
     found = store.rows(
-        f"{_OPEN} ORDER BY c.priority DESC, md5(c.id || $1) LIMIT $3", [annotator_id, now(), limit]
+        f"{_OPEN} ORDER BY c.priority DESC, slots DESC, md5(c.id || $1) LIMIT $3",
+        [annotator_id, now(), limit],
     )
     taken = []
     for row in found:

@@ -297,3 +297,17 @@ def test_names_are_checked(store: Store, name: str) -> None:
 def test_a_name_is_one_annotator(store: Store) -> None:
     assert voting.annotator(store, " Anna  B ") == voting.annotator(store, "Anna B")
     assert voting.annotator(store, "Anna B", "rule") != voting.annotator(store, "Anna B")
+
+
+def test_what_others_have_begun_comes_before_what_is_new(store: Store) -> None:
+    fill(store, n=30, overlap=2)
+    anna, ben = (voting.annotator(store, name).id for name in ("anna", "ben"))
+    begun = set()
+    for _ in range(3):
+        item = take(store, anna)
+        begun.add(item.messages[0]["content"])
+        cast(store, anna, vote_for(item, "A", "B"))
+    for _ in range(3):
+        item = take(store, ben)
+        begun.remove(item.messages[0]["content"])
+        cast(store, ben, vote_for(item, "A", "B"))
