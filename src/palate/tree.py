@@ -2,34 +2,36 @@
 
     [ prompt | completion 1 | completion 2 | ... | completion K ]
 
-A block mask lets each completion see the prompt and itself, and position ids restart after the prompt, so every
-token's hidden state is what it would be in a plain row `[prompt | completion]`; the prompt is computed once
-instead of K times. Trees share rows (a short tree fills what a long one leaves), and the language-model head runs
-on the positions that predict completion tokens, nowhere else.
+Each completion sees the prompt and itself, and position ids restart after the prompt, so every token's hidden
+state is what it would be in a plain row `[prompt | completion]`; the prompt is computed once instead of K times.
+Trees share rows, and the language-model head runs on the positions that predict completion tokens, nowhere else.
 
     forward = TreeForward.of(model, hardware)       # a causal LM, plain or wrapped by peft; tests itself first
     forward.logprobs(trees)                         # per tree (K,): sums of log-probabilities
     forward.last_hidden(trees)                      # per tree (K, D): what a reward head reads
 
-A model that can't take a block mask (sliding window, state space) or whose head is more than one matrix
-(soft-capped logits) is noticed by the self-test and computed in plain rows, one per completion.
+A model whose attention can't be told who sees whom (state space), or whose head is more than one matrix
+(soft-capped logits), is noticed by the self-test and computed in plain rows, one per completion.
 Not here: tokenization (sequences.py), losses (reward/losses.py, rl/losses.py), the training loop (training.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor
 
 from palate.hardware import Hardware
 from palate.sequences import EncodedTree
+from palate.tree_kernels import Branches, block_mask, target_logprobs, use_branches
 
-HEAD_CHUNK = 512  # positions whose logits (chunk, V) exist at one time
 PAD = 0  # any id: nothing sees it
+# line: all trees in one row, attention branch by branch (CPU: no padding, nothing masked is computed);
+# shelves: rows as long as the longest tree, filled with shorter ones, under a block mask (GPU: few large calls);
+# rows: one completion per row, as any model takes it
+Layout = Literal["line", "shelves", "rows"]
 
 
 @dataclass(frozen=True)
@@ -44,21 +46,19 @@ class Packed:
     targets: Tensor  # (N,) ... these completion tokens
     owners: Tensor  # (N,) the completion each belongs to, 0..C-1
     last: Tensor  # (C,) flat position of each completion's last token
-    shared: bool  # rows hold several completions: a block mask is needed
+    layout: Layout
+    lengths: list[list[int]]  # of prompt and completions, tree by tree in the order of their places
 
 
-def pack(trees: Sequence[EncodedTree], device: torch.device, shared: bool = True) -> Packed:
-    """Lay trees out in rows as long as the longest of them, first fit in order of falling length.
-
-    With `shared` off every tree gets a row of its own, padded on the right.
-    """
+def pack(trees: Sequence[EncodedTree], layout: Layout, device: torch.device) -> Packed:
+    """Lay trees out: each goes, in order of falling length, to the first row that has room for it."""
     lengths = [tree_tokens(tree) for tree in trees]
-    width = max(lengths)
+    width = sum(lengths) if layout == "line" else max(lengths)
     offsets = [0] * len(trees)  # where a tree starts in the flattened rows
     filled: list[int] = []  # tokens in each row
     for index in sorted(range(len(trees)), key=lambda i: -lengths[i]):
-        fitting = (r for r, used in enumerate(filled) if shared and used + lengths[index] <= width)
-        row = next(fitting, len(filled))
+        fitting = (r for r, used in enumerate(filled) if used + lengths[index] <= width)
+        row = len(filled) if layout == "rows" else next(fitting, len(filled))
         if row == len(filled):
             filled.append(0)
         offsets[index] = row * width + filled[row]
@@ -90,62 +90,9 @@ def pack(trees: Sequence[EncodedTree], device: torch.device, shared: bool = True
     where = torch.tensor([predictors, targets], dtype=torch.long, device=device)
     owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
     ends = torch.tensor(last, device=device)
-    return Packed(rows[0], rows[1], rows[2], rows[3], where[0], where[1], owners, ends, shared)
-
-
-def block_mask(packed: Packed, dtype: torch.dtype) -> Tensor:
-    """(R, 1, T, T) to be added to attention scores: 0 where query i may see key j, else the lowest number.
-
-    j is visible from i when both are of one tree, j is not later, and j lies in the prompt or in i's completion.
-    """
-    tree, branch = packed.tree, packed.branch
-    key = branch[:, None, :]
-    seen = (tree[:, :, None] == tree[:, None, :]) & ((key == 0) | (key == branch[:, :, None]))
-    seen &= torch.ones(seen.shape[1:], dtype=torch.bool, device=seen.device).tril()
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
-        ~seen, torch.finfo(dtype).min
-    )[:, None]
-
-
-class _TargetLogprobs(torch.autograd.Function):
-    """log softmax(h W^T + b)[target] without keeping the logits.
-
-    With W frozen, d logprob / d h = W[target] - softmax(h W^T) W, which the forward pass can finish chunk by
-    chunk: it stores (N, D) numbers instead of the (N, V) that autograd would keep.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-        logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(targets), HEAD_CHUNK):
-            part = slice(start, start + HEAD_CHUNK)
-            logits = F.linear(hidden[part], weight, bias).float()
-            log_z = logits.logsumexp(-1)
-            logprobs[part] = logits.gather(-1, targets[part, None])[:, 0] - log_z
-            if slope is not None:
-                probabilities = logits.sub_(log_z[:, None]).exp_()
-                slope[part] = weight[targets[part]] - probabilities.to(weight.dtype) @ weight
-        ctx.slope = slope
-        return logprobs
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
-        return grads[0].to(ctx.slope.dtype)[:, None] * ctx.slope, None, None, None
-
-
-def target_logprobs(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """(N,) float32 log-probabilities of `targets` (N,) under the head `weight` (V, D), from `hidden` (N, D).
-
-    Matrix products run in `dtype`, the softmax in float32. The head gets no gradient: it must be frozen.
-    """
-    assert not (weight.requires_grad and torch.is_grad_enabled()), "target_logprobs needs a frozen head"
-    with torch.autocast(hidden.device.type, enabled=False):
-        bias = None if bias is None else bias.to(dtype)
-        result = _TargetLogprobs.apply(hidden.to(dtype), weight.to(dtype), bias, targets)  # type: ignore[no-untyped-call]
-    return cast(Tensor, result)
+    placed = [trees[index] for index in sorted(range(len(trees)), key=offsets.__getitem__)]
+    parts = [[len(tree.prompt), *map(len, tree.completions)] for tree in placed]
+    return Packed(rows[0], rows[1], rows[2], rows[3], where[0], where[1], owners, ends, layout, parts)
 
 
 def tree_tokens(tree: EncodedTree) -> int:
@@ -192,21 +139,20 @@ class TreeForward:
 
     model: Any  # a transformers causal LM, or peft's wrapper around one
     hardware: Hardware
-    block_mask: bool = True  # False: one plain row per completion
+    layout: Layout
     plain_head: bool = True  # False: log-probabilities come from the model's own logits
 
     @classmethod
     def of(cls, model: Any, hardware: Hardware) -> "TreeForward":
         """The fastest way this model allows, found by a self-test on a few tokens; says so when it is slow."""
-        exact = replace(hardware, dtype=torch.float32)
-        decoder_agrees, head_agrees = _self_test(model, exact)
+        line = hardware.device.type == "cpu" and use_branches(_unwrapped(model))
+        wanted = cls(model, hardware, "line" if line else "shelves")
+        decoder_agrees, head_agrees = _self_test(wanted)
         if not decoder_agrees:
-            print(
-                "this model can't take a block mask: each completion is computed in a row of its own (slower)"
-            )
+            print("this model's attention can't share a row: each completion gets a row of its own (slower)")
         elif not head_agrees:
             print("this model's logits are not one matrix product: its own head computes them (slower)")
-        return cls(model, hardware, decoder_agrees, head_agrees)
+        return cls(model, hardware, wanted.layout if decoder_agrees else "rows", head_agrees)
 
     def logprobs(self, trees: Sequence[EncodedTree]) -> list[Tensor]:
         """Per tree (K,) float32: log p(completion | prompt), summed over its tokens, stop token included."""
@@ -230,19 +176,19 @@ class TreeForward:
 
     @property
     def base(self) -> Any:
-        """The transformers model inside peft's wrapper, adapters in place."""
-        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        """The transformers model, with adapters in place."""
+        return _unwrapped(self.model)
 
     def _pack(self, trees: Sequence[EncodedTree]) -> Packed:
-        """Shared rows where the model takes them and no sliding window would have to cut inside one."""
-        config = self.base.config.get_text_config()
-        window = getattr(config, "sliding_window", None) or max(map(tree_tokens, trees))
-        longest = max(len(t.prompt) + max(map(len, t.completions)) for t in trees)
-        if self.block_mask and longest <= window:
-            pieces = [piece for tree in trees for piece in split_tree(tree, config.hidden_size)]
-            return pack(pieces, self.hardware.device, shared=True)
-        rows = [replace(tree, completions=[c]) for tree in trees for c in tree.completions]
-        return pack(rows, self.hardware.device, shared=False)
+        """The layout, unless a sliding window would have to cut inside a sequence."""
+        config, device = self.base.config.get_text_config(), self.hardware.device
+        longest = max(len(tree.prompt) + max(map(len, tree.completions)) for tree in trees)
+        if self.layout == "rows" or longest > (getattr(config, "sliding_window", None) or longest):
+            rows = [replace(tree, completions=[c]) for tree in trees for c in tree.completions]
+            return pack(rows, "rows", device)
+        if self.layout == "shelves":
+            trees = [piece for tree in trees for piece in split_tree(tree, config.hidden_size)]
+        return pack(trees, self.layout, device)
 
     def _token_logprobs(self, packed: Packed) -> Tensor:
         """(N,) float32 log-probabilities of the completion tokens."""
@@ -263,37 +209,45 @@ class TreeForward:
         return hidden
 
 
-def _inputs(packed: Packed, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What a model is called with: plain rows need no more than an ordinary padding mask."""
-    if not packed.shared:
+def _unwrapped(model: Any) -> Any:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _inputs(packed: Packed, dtype: torch.dtype) -> dict[str, Any]:
+    """What a model is called with; plain rows need no more than an ordinary padding mask."""
+    if packed.layout == "rows":
         return {"input_ids": packed.input_ids, "attention_mask": (packed.tree >= 0).long()}
-    mask = block_mask(packed, dtype)
-    return {"input_ids": packed.input_ids, "position_ids": packed.position_ids, "attention_mask": mask}
+    inputs = {"input_ids": packed.input_ids, "position_ids": packed.position_ids}
+    if packed.layout == "line":
+        return {**inputs, "branches": Branches.of(packed.lengths, dtype, packed.input_ids.device)}
+    return {**inputs, "attention_mask": block_mask(packed.tree, packed.branch, dtype)}
 
 
 @torch.no_grad()
-def _self_test(model: Any, hardware: Hardware) -> tuple[bool, bool]:
-    """Do trees give the hidden states of plain rows, and one matrix product the model's own logits?"""
-    tree, plain = (TreeForward(model, hardware, block) for block in (True, False))
-    own = TreeForward(model, hardware, False, False)
-    vocabulary = tree.base.config.get_text_config().vocab_size
+def _self_test(wanted: TreeForward) -> tuple[bool, bool]:
+    """Does its layout give the hidden states of plain rows, and one matrix product the model's own logits?"""
+    exact = replace(wanted, hardware=replace(wanted.hardware, dtype=torch.float32))
+    plain = replace(exact, layout="rows")
+    own = replace(plain, plain_head=False)
+    vocabulary = exact.base.config.get_text_config().vocab_size
     ids = [(3 + 7 * i) % vocabulary for i in range(24)]
     trees = [
         EncodedTree(ids[:6], [ids[6:9], ids[9:14], ids[14:15]], 0, 0),
         EncodedTree(ids[15:18], [ids[18:20], ids[20:24]], 0, 0),
     ]
-    weights = tree.base.get_input_embeddings().weight.dtype
-    was_training = model.training
-    model.eval()
+    weights = exact.base.get_input_embeddings().weight.dtype
+    training = [module for module in exact.model.modules() if module.training]
+    exact.model.eval()  # dropout would make any two passes differ
     try:
         expected = torch.cat(plain.last_hidden(trees)).float()
         head_agrees = _close(torch.cat(plain.logprobs(trees)), torch.cat(own.logprobs(trees)), weights)
         try:
-            decoder_agrees = _close(torch.cat(tree.last_hidden(trees)).float(), expected, weights)
-        except (RuntimeError, TypeError, ValueError):  # its attention refuses the mask
+            decoder_agrees = _close(torch.cat(exact.last_hidden(trees)).float(), expected, weights)
+        except (RuntimeError, TypeError, ValueError):  # its attention refuses to be told who sees whom
             decoder_agrees = False
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True
     return decoder_agrees, head_agrees
 
 

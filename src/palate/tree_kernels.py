@@ -1,0 +1,145 @@
+"""The arithmetic under the prompt tree: who sees whom, and log-probabilities without keeping logits.
+
+Attention comes in two forms that give the same numbers: a block mask over whole rows, for devices whose kernels
+like few large calls, and one small call per branch, which on a CPU costs a fraction of it (nothing masked is
+computed). `use_branches` makes a model able to take the second; its ordinary calls are not changed.
+Pure functions of tensors but for that registration; what a tree is stands in tree.py.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+HEAD_NUMBERS = 1 << 20  # logits that exist at one time on a CPU: they should stay in its cache
+HEAD_NUMBERS_GPU = 1 << 26
+BRANCHES = "palate_branches"  # the name under which transformers knows branch_attention
+
+
+@dataclass(frozen=True)
+class Branches:
+    """How one row of N tokens falls into trees: for each the lengths [prompt, completion 1, ..., K], in order."""
+
+    lengths: list[list[int]]
+    causal: (
+        Tensor  # (L, L) added to scores: 0 up to the diagonal, the lowest number above; L = longest sequence
+    )
+
+    @classmethod
+    def of(cls, lengths: list[list[int]], dtype: torch.dtype, device: torch.device) -> "Branches":
+        """For scores computed in `dtype`."""
+        longest = max(tree[0] + max(tree[1:]) for tree in lengths)
+        lowest = torch.full((longest, longest), torch.finfo(dtype).min, dtype=dtype, device=device)
+        return cls(lengths, lowest.triu(1))
+
+
+def block_mask(tree: Tensor, branch: Tensor, dtype: torch.dtype) -> Tensor:
+    """(R, 1, T, T) to be added to attention scores: 0 where query i may see key j, else the lowest number.
+
+    tree, branch (R, T): which tree a token belongs to (padding: -1), and 0 in its prompt, k in its k-th
+    completion. j is visible from i when both are of one tree, j is not later, and j lies in the prompt or in i's
+    completion.
+    """
+    key = branch[:, None, :]
+    seen = (tree[:, :, None] == tree[:, None, :]) & ((key == 0) | (key == branch[:, :, None]))
+    seen &= torch.ones(seen.shape[1:], dtype=torch.bool, device=seen.device).tril()
+    lowest = torch.full(seen.shape, torch.finfo(dtype).min, dtype=dtype, device=seen.device)
+    return lowest.masked_fill_(seen, 0)[:, None]
+
+
+def branch_attention(query: Tensor, key: Tensor, value: Tensor, branches: Branches, scaling: float) -> Tensor:
+    """Attention inside each tree of one row: query (1, H, N, D), key and value (1, G, N, D), H a multiple of G.
+
+    Prompts see themselves, completions their prompt and themselves, all causally. Returns (1, N, H, D).
+    """
+    if key.shape[1] != query.shape[1]:  # grouped queries
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    sizes = [size for tree in branches.lengths for size in tree]
+    parts = zip(*(torch.split(x, sizes, 2) for x in (query * scaling, key, value)), strict=True)
+    outputs = []
+    for prompt, *completions in branches.lengths:
+        q, prompt_key, prompt_value = next(parts)
+        outputs.append(_attend(q, prompt_key, prompt_value, branches.causal[:prompt, :prompt]))
+        for length in completions:
+            q, k, v = next(parts)
+            whole = prompt + length
+            k, v = torch.cat([prompt_key, k], 2), torch.cat([prompt_value, v], 2)
+            outputs.append(_attend(q, k, v, branches.causal[prompt:whole, :whole]))
+    return torch.cat(outputs, 2).transpose(1, 2)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """softmax(q k^T + mask) v, written out: torch's fused kernel is 3 x slower backwards on CPUs in bfloat16."""
+    scores = torch.matmul(query, key.transpose(-1, -2)).add_(mask)
+    return torch.matmul(scores.softmax(-1), value)
+
+
+def use_branches(model: Any) -> bool:
+    """Let a transformers model that runs on torch's attention take `branches=...`; False when it runs on another."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+    from transformers.modeling_utils import AttentionInterface
+
+    def attention(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+        scaling: float | None = None, branches: Branches | None = None, **others: Any,
+    ) -> tuple[Tensor, None]:  # fmt: skip
+        if branches is None:  # an ordinary call, from generation for instance
+            return cast(
+                tuple[Tensor, None],
+                sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others),
+            )
+        if others.get("softcap") or others.get("s_aux") is not None:
+            raise ValueError("attention with soft caps or sinks")
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return branch_attention(query, key, value, branches, scale), None
+
+    if model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(BRANCHES, attention)
+        AttentionMaskInterface.register(BRANCHES, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+        model.set_attn_implementation(BRANCHES)
+    return bool(model.config._attn_implementation == BRANCHES)
+
+
+class _TargetLogprobs(torch.autograd.Function):
+    """log softmax(h W^T + b)[target] without keeping the logits.
+
+    With W frozen, d logprob / d h = W[target] - softmax(h W^T) W, which the forward pass can finish chunk by
+    chunk: it stores (N, D) numbers instead of the (N, V) that autograd would keep.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        numbers = HEAD_NUMBERS if hidden.device.type == "cpu" else HEAD_NUMBERS_GPU
+        chunk = max(64, numbers // weight.shape[0])
+        for start in range(0, len(targets), chunk):
+            part = slice(start, start + chunk)
+            logits = F.linear(hidden[part], weight, bias).log_softmax(-1, dtype=torch.float32)
+            logprobs[part] = logits.gather(-1, targets[part, None])[:, 0]
+            if slope is not None:
+                slope[part] = weight[targets[part]] - logits.exp_().to(weight.dtype) @ weight
+        ctx.slope = slope
+        return logprobs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
+        return grads[0].to(ctx.slope.dtype)[:, None] * ctx.slope, None, None, None
+
+
+def target_logprobs(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """(N,) float32 log-probabilities of `targets` (N,) under the head `weight` (V, D), from `hidden` (N, D).
+
+    Matrix products run in `dtype`, the softmax in float32. The head gets no gradient: it must be frozen.
+    """
+    assert not (weight.requires_grad and torch.is_grad_enabled()), "target_logprobs needs a frozen head"
+    with torch.autocast(hidden.device.type, enabled=False):
+        bias = None if bias is None else bias.to(dtype)
+        result = _TargetLogprobs.apply(hidden.to(dtype), weight.to(dtype), bias, targets)  # type: ignore[no-untyped-call]
+    return cast(Tensor, result)
