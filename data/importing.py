@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import duckdb
@@ -20,10 +20,12 @@ from tqdm import tqdm
 from palate.config import UserError
 from palate.data.formats import Kind
 from palate.data.readers import opened, rows
-from palate.data.staging import TABLES, UNNAMED, Outcome, Plan, stage
+from palate.data.staging import TABLES, UNNAMED, Outcome, Plan
 from palate.data.store import Store
+from palate.data.workers import Work, cores, stage_all
 
 CHUNK = 5_000  # rows staged at once: what memory holds of a file of any length
+BIG = 32 << 20  # bytes; below this, starting workers takes longer than they save
 
 
 @dataclass(frozen=True)
@@ -72,23 +74,25 @@ def stage_files(
     """
     outcomes = []
     size = sum(source.path.stat().st_size for source in sources)
+    workers = cores() if size >= BIG else 1
     with tqdm(total=size, unit="B", unit_scale=True, desc="reading", disable=None, leave=False) as bar:
         for number, source in enumerate(sources):
             plan = Plan(number, str(source.path), source.name, source.forced, kind, group_by, run_id, folder)
             total = Outcome()
-            for outcome in _chunks(plan, source.path, bar.update):
+            for outcome in stage_all(_chunks(plan, source.path, bar.update), workers):
                 on_rejects(outcome.rejects)
                 total.add(outcome)
             outcomes.append(total)
     return outcomes
 
 
-def _chunks(plan: Plan, path: Path, advance: Callable[[int], object]) -> Iterator[Outcome]:
+def _chunks(plan: Plan, path: Path, advance: Callable[[int], object]) -> Iterator[Work]:
     read = rows(path, advance)
-    number = 0
-    while chunk := list(islice(read, CHUNK)):
-        yield stage(plan, number, chunk)
-        number += 1
+    for number in count():
+        chunk = list(islice(read, CHUNK))
+        if not chunk:
+            return
+        yield plan, number, chunk
 
 
 def insert(store: Store, folder: Path) -> dict[str, Count]:

@@ -373,3 +373,35 @@ def test_one_person_sees_a_pair_in_both_orders(project: Project, tmp_path: Path)
     assert counts(project)["comparison"] == 1
     found = rows(project, "SELECT count(*) AS votes, bool_and(winner_shown_first) AS first FROM preference")
     assert found == [{"votes": 2, "first": True}]
+
+
+def test_workers_give_the_same_as_one_process(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [
+        {"prompt": f"Fruit {i % 37}?", "chosen": f"pear {i % 53}", "rejected": f"brick {i % 41}"}
+        for i in range(400)
+    ]
+    path = jsonl(tmp_path / "many.jsonl", [*many, {"text": "odd"}])
+    alone = run(project, path)
+    other = Project.create(tmp_path / "other")
+    monkeypatch.setattr("palate.data.importing.BIG", 0)
+    monkeypatch.setattr("palate.data.importing.CHUNK", 30)
+    monkeypatch.setattr("palate.data.importing.cores", lambda: 3)
+    together = importing.run(other, ImportConfig((path,)))
+    assert together.metrics == alone.metrics
+    for table in ("prompt", "completion", "comparison", "assignment"):
+        query = f"SELECT * EXCLUDE created_at FROM {table} ORDER BY id"
+        assert rows(other, query) == rows(project, query)
+    assert rows(other, "SELECT id, ranking FROM vote ORDER BY id") == rows(
+        project, "SELECT id, ranking FROM vote ORDER BY id"
+    )
+
+
+def test_a_worker_that_is_gone_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = jsonl(tmp_path / "pairs.jsonl", PAIRS)
+    monkeypatch.setattr("palate.data.importing.BIG", 0)
+    monkeypatch.setattr("palate.data.importing.cores", lambda: 2)
+    monkeypatch.setattr("palate.data.workers._LOOP", "raise SystemExit")
+    with pytest.raises(UserError, match="a worker process of the import was ended"):
+        stage_files([Source(path, "mine")], tmp_path, "import-9")
