@@ -58,14 +58,14 @@ def run(project: Project, config: EvalConfig) -> Run:
     prompts = held_out(project, config)
     runs = {record.id: record for record in project.runs()}
     reward = next((judge.name for judge in chosen.judges if judge.kind == "reward"), None)
-    parents = tuple(dict.fromkeys(ref for ref in (*chosen.models, reward) if ref in runs))
+    parents = tuple(dict.fromkeys(ref for ref in (*chosen.models, reward) if ref is not None and ref in runs))
     print(
         f"takes:  {', '.join(chosen.models)} (baseline {chosen.baseline}); {len(prompts.ids)} held-out prompts, "
         f"{config.samples} answers each; judged by {' and '.join(judge.label for judge in chosen.judges)}"
     )
     for note in chosen.notes:
         print(f"note:   {note}")
-    with project.start("eval", as_dict(config), [str(p) for p in parents], config.seed) as active:
+    with project.start("eval", as_dict(config), parents, config.seed) as active:
         hardware = probe(config.device, config.dtype)
         judged = judge_all(project, config, hardware, chosen, prompts)
         active.freeze("samples", samples_table(prompts, judged))
@@ -79,8 +79,8 @@ def run(project: Project, config: EvalConfig) -> Run:
         _write(folder / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
         page = report.Report(
             active.id, project.name, active.record.created_at[:16].replace("T", " ") + " UTC", summary,
-            _shown(prompts, judged), summary["settings"], active.record.versions,
-            lineage_text.text(lineage.walk(project, active.id)),
+            _shown(prompts, judged), _said(chosen, summary["settings"]), active.record.versions,
+            lineage_text.text(lineage.walk(project, active.id), roots=_newest_first(chosen, parents)),
         )  # fmt: skip
         _write(folder / "report.html", report.render(page))
     print(f"\n{table(summary)}\n\n{verdict.verdict(summary)[1]}")
@@ -304,6 +304,22 @@ def _shown(prompts: HeldOut, judged: Sequence[Judged]) -> list[report.Shown]:
         )
         for p, messages in enumerate(prompts.messages[: report.FIRST + report.MORE])
     ]
+
+
+def _said(chosen: Plan, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as they came out: what was chosen for a reader who left it open."""
+    chosen_here = {
+        "models": ", ".join(chosen.models),
+        "baseline": chosen.baseline,
+        "judges": ", ".join(judge.label for judge in chosen.judges),
+    }
+    left_out = {"project", "recipe", "models", "baseline", "reward", "taste", "device", "dtype"}
+    return chosen_here | {k: v for k, v in settings.items() if k not in left_out and v is not None}
+
+
+def _newest_first(chosen: Plan, parents: Sequence[str]) -> list[str]:
+    """The tuned model first, the judge last."""
+    return sorted(parents, key=lambda ref: -chosen.models.index(ref) if ref in chosen.models else 1)
 
 
 def _write(path: Path, content: str) -> None:

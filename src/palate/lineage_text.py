@@ -46,10 +46,13 @@ def figure(run: Run) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in list(plain.items())[:3])
 
 
-def text(found: "Lineage", votes: bool = False) -> str:
-    """The tree of runs behind `found.root`; a run that stands there already is named, not repeated."""
+def text(found: "Lineage", votes: bool = False, roots: Sequence[str] = ()) -> str:
+    """The tree of runs behind `roots` (default: all); a run that stands there already is named, not repeated."""
     lines: list[str] = []
-    _tree(found, found.root, "", "", "", set(), lines, votes)
+    told: set[str] = set()
+    for root_id in roots or (found.root,):
+        if root_id not in told:
+            _tree(found, root_id, "", "", "", told, lines, votes)
     root = found.steps[found.root].run
     lines += ["", f"versions  {', '.join(f'{name} {v}' for name, v in root.versions.items())}"]
     checked = [one for step in found.steps.values() for one in step.inputs if one.kind == "rows"]
