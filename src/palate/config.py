@@ -49,9 +49,9 @@ class ImportConfig:
     project: Path = Path(".")
     """The project folder."""
     group_by: str | None = None
-    """A regular expression on the prompt's text; prompts with the same first group stay in one split."""
+    """A regular expression on the last user turn: prompts with the same first group stay in one split."""
     source: str | None = None
-    """A name for where the rows come from. Default: the file's name."""
+    """A name for where the rows come from. Default: the rows' own `source` column, else the file's name."""
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ class ExportConfig:
     """Write preferences or votes to a file that other tools read (JSONL or Parquet, by its ending)."""
 
     file: Positional[Path]
-    """Where to, e.g. preferences.jsonl or votes.parquet."""
+    """Where to, e.g. preferences.jsonl, votes.jsonl.gz or votes.parquet."""
     what: Literal["preferences", "votes"] = "preferences"
     """`preferences`: prompt, chosen, rejected in TRL's conversational columns; `votes`: one row per vote."""
     annotators: Literal["all", "human", "rule", "model"] = "all"
