@@ -9,6 +9,7 @@ ask the request who is voting, never the page, and send no model names and no co
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from random import SystemRandom
 from typing import Any
@@ -95,27 +96,44 @@ OVERLAYS = """
 """
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The components that change or are pressed."""
+
+    history: gr.Markdown
+    prompt: gr.Markdown
+    answers: list[gr.Markdown]
+    undo: gr.Button
+    submit: gr.Button
+    ballot: gr.JSON  # browser -> server, filled by the script at the moment of submitting
+    state: gr.JSON  # server -> browser
+
+
+def _draw() -> Parts:
+    """Lay out the screen in the open Blocks."""
+    gr.HTML(BAR, elem_id="bar", apply_default_css=False)
+    with gr.Column(elem_id="question"):
+        history = gr.Markdown(elem_id="history", line_breaks=True)
+        prompt = gr.Markdown(elem_id="prompt", line_breaks=True)
+    answers = []
+    with gr.Row(elem_id="cards"):
+        for letter in LETTERS:
+            with gr.Column(elem_id=f"card-{letter}", elem_classes="p-card", min_width=0):
+                gr.HTML(CARD_HEAD.format(letter=letter), apply_default_css=False)
+                answers.append(gr.Markdown(elem_classes="p-answer", line_breaks=True))
+    with gr.Row(elem_id="foot"):
+        gr.HTML(CONTROLS, elem_id="controls", apply_default_css=False)
+        undo = gr.Button("Undo  U", elem_id="undo", size="md")
+        submit = gr.Button("Submit  ⏎", elem_id="submit", size="md", variant="primary")
+    gr.HTML(OVERLAYS, elem_id="overlays", apply_default_css=False)
+    return Parts(history, prompt, answers, undo, submit, gr.JSON(visible="hidden"), gr.JSON(visible="hidden"))
+
+
 def ranking_screen(store: Store, project: str, who: WhoIs) -> gr.Blocks:
     """The Blocks of the ranking screen; it holds no data until a browser with an annotator's cookie loads it."""
     with gr.Blocks(title="Palate", analytics_enabled=False, fill_width=True) as blocks:
-        gr.HTML(BAR, elem_id="bar", apply_default_css=False)
-        with gr.Column(elem_id="question"):
-            history = gr.Markdown(elem_id="history", line_breaks=True)
-            prompt = gr.Markdown(elem_id="prompt", line_breaks=True)
-        answers = []
-        with gr.Row(elem_id="cards"):
-            for letter in LETTERS:
-                with gr.Column(elem_id=f"card-{letter}", elem_classes="p-card", min_width=0):
-                    gr.HTML(CARD_HEAD.format(letter=letter), apply_default_css=False)
-                    answers.append(gr.Markdown(elem_classes="p-answer", line_breaks=True))
-        with gr.Row(elem_id="foot"):
-            gr.HTML(CONTROLS, elem_id="controls", apply_default_css=False)
-            undo = gr.Button("Undo  U", elem_id="undo", size="md")
-            submit = gr.Button("Submit  ⏎", elem_id="submit", size="md", variant="primary")
-        gr.HTML(OVERLAYS, elem_id="overlays", apply_default_css=False)
-        ballot = gr.JSON(visible="hidden")
-        state = gr.JSON(visible="hidden")
-        outputs: list[Any] = [history, prompt, *answers, state]
+        parts = _draw()
+        outputs: list[Any] = [parts.history, parts.prompt, *parts.answers, parts.state]
 
         def page(person: str, item: Item | None, **notes: Any) -> Outputs:
             done, left = voting.progress(store, person)
@@ -124,8 +142,13 @@ def ranking_screen(store: Store, project: str, who: WhoIs) -> gr.Blocks:
             texts = [as_markdown(text) for _, text in item.answers] if item else []
             texts += [""] * (len(LETTERS) - len(texts))
             past, last = split_turns(item.messages if item else ())
-            filled = dict(zip(answers, texts, strict=True))
-            return {history: past, prompt: last, **filled, state: {**found, **describe(item)}}
+            filled = dict(zip(parts.answers, texts, strict=True))
+            return {
+                parts.history: past,
+                parts.prompt: last,
+                **filled,
+                parts.state: {**found, **describe(item)},
+            }
 
         def load(request: gr.Request) -> Outputs:
             person = who(request)
@@ -154,12 +177,17 @@ def ranking_screen(store: Store, project: str, who: WhoIs) -> gr.Blocks:
         for event in (
             blocks.load(load, None, outputs, **quiet),
             # `multiple`: after a lost connection Gradio would wait for ever; the script lets one press through
-            submit.click(
-                vote, ballot, outputs, js="() => [window.palate.ballot()]", trigger_mode="multiple", **quiet
+            parts.submit.click(
+                vote,
+                parts.ballot,
+                outputs,
+                js="() => [window.palate.ballot()]",
+                trigger_mode="multiple",
+                **quiet,
             ),
-            undo.click(take_back, None, outputs, **quiet),
+            parts.undo.click(take_back, None, outputs, **quiet),
         ):
-            event.success(None, state, None, js=show, **quiet)
+            event.success(None, parts.state, None, js=show, **quiet)
             event.failure(None, None, None, js=failed, **quiet)
     return blocks
 
