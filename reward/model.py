@@ -55,9 +55,14 @@ class RewardModel:
         return cls(loaded, plain, head.to(loaded.hardware.device), max_length)
 
     @property
+    def modules(self) -> nn.ModuleList:
+        """Decoder and head as one module; what requires gradients is what training changes."""
+        return nn.ModuleList([self.forward.model, self.head])
+
+    @property
     def parameters(self) -> list[nn.Parameter]:
         """What training changes: the adapter and the head."""
-        return [p for p in [*self.forward.model.parameters(), *self.head.parameters()] if p.requires_grad]
+        return [parameter for parameter in self.modules.parameters() if parameter.requires_grad]
 
     def raw_scores(self, trees: Sequence[EncodedTree]) -> Tensor:
         """(C,) float32 scores of all completions of `trees`, in order, with gradients."""

@@ -9,7 +9,6 @@ is cross-validated over whole groups of prompts. Not here: loss (losses.py), loo
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +17,14 @@ from torch import Tensor
 
 from palate.config import RewardConfig, UserError, as_dict
 from palate.data.records import Run
+from palate.doctor import (
+    check_moved,
+    check_padding,
+    check_reload,
+    check_template,
+    check_trainable,
+    fingerprint,
+)
 from palate.hardware import probe
 from palate.models import Loaded, load
 from palate.project import Project
@@ -30,7 +37,6 @@ from palate.training import (
     Pairs,
     Stats,
     batches,
-    check_template,
     encode,
     fit,
     read_rankings,
@@ -52,7 +58,7 @@ def run(project: Project, config: RewardConfig) -> Run:
         active.freeze("train", table)
         loaded = load(project, ref, hardware)
         active.update(template_hash=loaded.encoder.template_hash)
-        check_template(project, parents, loaded.encoder.template_hash)
+        check_template([project.run(parent) for parent in parents], loaded.encoder.template_hash)
         rows = table.to_pylist()
         print(f"{active.id}: reward model on {ref}, {len(rows)} rankings ({hardware})")
         trees = encode(rows, loaded.encoder, config.max_length)
@@ -60,14 +66,18 @@ def run(project: Project, config: RewardConfig) -> Run:
         folds = cross_validate(loaded, rows, trees, config) if config.folds else None
 
         model = RewardModel.new(loaded, config.lora_rank, config.max_length, config.seed)
-        before = [parameter.detach().clone() for parameter in model.parameters]
+        check_trainable(model.modules)
+        before = fingerprint(model.modules)
         history = train_on(model, _pick(rows, train), _pick(trees, train), config, active.log)
-        _check_moved(before, model.parameters)
+        check_moved(before, fingerprint(model.modules))
         _set_scale(model, _pick(trees, train))
         scores = model.score_trees(trees)
-        _check_padding(model, trees[:CHECKED], scores[:CHECKED])
+        few = trees[:CHECKED]
+        check_padding(_flat([model.score_trees([tree])[0] for tree in few]), _flat(scores[:CHECKED]))
         model.save(active.path / "reward")
-        reload_error = _check_saved(model, active.path / "reward", trees[:CHECKED], scores[:CHECKED])
+        model.detach()
+        reread = read(loaded, active.path / "reward")
+        reload_error = check_reload(_flat(scores[:CHECKED]), _flat(reread.score_trees(few)))
         active.update(artefact={"kind": "reward", "path": "reward", "base": ref})
 
         held_rows, held_scores = _pick(rows, test), _pick(scores, test)
@@ -119,8 +129,6 @@ def train_on(
     log: Callable[..., None],
 ) -> list[Stats]:
     """Fit the adapter and the head to the pairs of `rows`; returns the figures of each step."""
-    if not model.parameters:
-        raise UserError("nothing to train: the model has no trainable weights")
     weighted = [
         [{**pair, "weight": pair["weight"] * strength_factor(pair["strength"])} for pair in row["pairs"]]
         for row in rows
@@ -195,35 +203,5 @@ def _set_scale(model: RewardModel, trees: Sequence[EncodedTree]) -> None:
     model.mean, model.std = float(raw.mean()), float(raw.std()) or 1.0
 
 
-def _check_moved(before: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
-    if all(torch.equal(old, new) for old, new in zip(before, parameters, strict=True)):
-        raise UserError("no weight moved: nothing was trained; raise --learning-rate or --epochs")
-
-
-def _check_padding(
-    model: RewardModel, trees: Sequence[EncodedTree], scores: Sequence[Sequence[float]]
-) -> None:
-    """A completion's reward must not depend on what it is scored together with."""
-    alone = [model.score_trees([tree])[0] for tree in trees]
-    worst = _worst(alone, scores)
-    if worst > 1e-3:
-        raise UserError(
-            f"scores change by {worst:.4f} with what else is in the batch: this model can't be a reward model"
-        )
-
-
-def _check_saved(
-    model: RewardModel, folder: Path, trees: Sequence[EncodedTree], scores: Sequence[Sequence[float]]
-) -> float:
-    """Read back what was saved and score again: the largest difference, an error when it is not rounding."""
-    model.detach()
-    worst = _worst(read(model.loaded, folder).score_trees(trees), scores)
-    if worst > 1e-4:
-        raise UserError(
-            f"{folder} scores differently after saving and loading (by {worst:.4f}): don't use it"
-        )
-    return worst
-
-
-def _worst(found: Sequence[Sequence[float]], expected: Sequence[Sequence[float]]) -> float:
-    return float(np.abs(np.concatenate(found) - np.concatenate(expected)).max())
+def _flat(scores: Sequence[Sequence[float]]) -> Tensor:
+    return torch.tensor([score for row in scores for score in row])

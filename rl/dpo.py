@@ -20,6 +20,7 @@ from torch import Tensor
 
 from palate.config import DpoConfig, UserError, as_dict
 from palate.data.records import Run
+from palate.doctor import check_moved, check_step0, check_template, check_trainable, fingerprint
 from palate.hardware import probe
 from palate.models import load, lora, save_adapter
 from palate.project import Project
@@ -31,7 +32,6 @@ from palate.training import (
     Pairs,
     Stats,
     batches,
-    check_template,
     encode,
     fit,
     read_rankings,
@@ -66,7 +66,7 @@ def run(project: Project, config: DpoConfig) -> Run:
         active.freeze("train", table)
         loaded = load(project, ref, hardware)
         active.update(template_hash=loaded.encoder.template_hash)
-        check_template(project, parents, loaded.encoder.template_hash)
+        check_template([project.run(parent) for parent in parents], loaded.encoder.template_hash)
         rows = [row for row in table.to_pylist() if any(not pair["tie"] for pair in row["pairs"])]
         train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
         if not train:
@@ -84,12 +84,14 @@ def run(project: Project, config: DpoConfig) -> Run:
 
         policy = lora(loaded.model, config.lora_rank, 2 * config.lora_rank, config.seed)
         forward = replace(plain, model=policy)
-        _check_start(forward, known, steps[0], config, budget)
+        check_trainable(policy)
+        check_step0(_start_loss(forward, known, steps[0], config, budget))
+        before = fingerprint(policy)
         rate = config.learning_rate or default_learning_rate(loaded.weights)
         history = optimise(
             forward, known, steps, rate, config.beta, config.label_smoothing, budget, active.log
         )
-        _check_moved(policy)
+        check_moved(before, fingerprint(policy))
         save_adapter(policy, active.path / "adapter")
         active.update(artefact={"kind": "adapter", "path": "adapter", "base": ref})
         _report(active, history, _held_out_accuracy(forward, test, held_out, config.beta, budget))
@@ -141,8 +143,6 @@ def optimise(
 ) -> list[Stats]:
     """Train the adapters of `forward.model`; returns the figures of each step."""
     parameters = [p for p in forward.model.parameters() if p.requires_grad]
-    if not parameters:
-        raise UserError("nothing to train: the model has no trainable weights")
 
     def micro_loss(rows: list[int]) -> tuple[Tensor, Stats]:
         return _pair_losses(forward, known, rows, beta, label_smoothing)
@@ -177,28 +177,14 @@ def _pair_losses(
     return (pairs.weights * losses).sum(), stats
 
 
-def _check_start(
+def _start_loss(
     forward: TreeForward, known: Preferences, step: Sequence[int], config: DpoConfig, budget: int
-) -> None:
-    """Before the first step the policy is the reference: loss ln 2, no distance."""
+) -> float:
+    """The loss of the first micro-batch before anything is trained: ln 2, as the policy is its reference."""
     rows = [step[i] for i in micro_batches([known.trees[row] for row in step], budget)[0]]
     with torch.no_grad():
-        loss, stats = _pair_losses(forward, known, rows, config.beta, config.label_smoothing)
-    weight = sum(known.weights()[row] for row in rows)
-    if abs(loss.item() / weight - math.log(2)) > 1e-3 or stats["distance"] / weight > 1e-2:
-        raise UserError(
-            f"before the first step the loss is {loss.item() / weight:.4f} instead of ln 2 = 0.6931: the policy does "
-            "not start as its reference (a damaged adapter or model folder?); try --dtype float32"
-        )
-
-
-def _check_moved(policy: Any) -> None:
-    """LoRA's second matrices start at zero: if they still are, nothing was trained."""
-    moved = [p.detach().abs().max().item() for name, p in policy.named_parameters() if "lora_B" in name]
-    if not moved or max(moved) == 0:
-        raise UserError(
-            "the adapter's weights did not move: nothing was trained; raise --learning-rate or --epochs"
-        )
+        loss, _ = _pair_losses(forward, known, rows, config.beta, config.label_smoothing)
+    return loss.item() / sum(known.weights()[row] for row in rows)
 
 
 def _cache_reference(folder: Path, rows: Sequence[dict[str, Any]], reference: Sequence[Tensor]) -> None:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from palate.config import UserError
 from palate.data.preferences import Annotators, rankings
+from palate.doctor import check_finite, cut_message
 from palate.hardware import Hardware
 from palate.project import Project
 from palate.sequences import EncodedTree, Encoder
@@ -82,28 +83,20 @@ def read_rankings(
     return table.slice(0, limit)
 
 
-def check_template(project: Project, parents: Sequence[str], template_hash: str) -> None:
-    """Stages that write a conversation differently train on sequences the other never saw."""
-    for parent in parents:
-        theirs = project.run(parent).template_hash
-        if theirs is not None and theirs != template_hash:
-            raise UserError(
-                f"{parent} was trained with another chat template (hash {theirs}) than this one ({template_hash}): "
-                "its tokenizer folder was changed; restore it or run `palate sft` again"
-            )
-
-
 def encode(rows: Sequence[dict[str, Any]], encoder: Encoder, max_length: int) -> list[EncodedTree]:
-    """One tree per ranking; says how many prompts and completions were cut to `max_length`."""
+    """One tree per ranking; prints what was cut to `max_length`."""
     trees = [
         encoder.tree(json.loads(row["messages"]), row["completions"], row["finish_reasons"], max_length)
         for row in rows
     ]
-    prompts, completions = sum(t.cut_prompt > 0 for t in trees), sum(t.cut_completions for t in trees)
-    if prompts or completions:
-        print(
-            f"cut to {max_length} tokens: {prompts} prompts at the start, {completions} completions at the end"
-        )
+    cut = cut_message(
+        sum(tree.cut_prompt > 0 for tree in trees),
+        sum(tree.cut_completions for tree in trees),
+        len(rows),
+        max_length,
+    )
+    if cut:
+        print(f"  {cut}")
     return trees
 
 
@@ -158,10 +151,7 @@ def fit(
                 sums[name] = sums.get(name, 0.0) + value
         norm = float(nn.utils.clip_grad_norm_(parameters, CLIP))
         logged = {name: value / total for name, value in sums.items()}
-        if not math.isfinite(logged["loss"]) or not math.isfinite(norm):
-            raise UserError(
-                f"the loss is {logged['loss']} at step {step}: lower --learning-rate ({learning_rate:g})"
-            )
+        check_finite(logged["loss"] + norm, step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         logged |= {"grad_norm": norm, "learning_rate": learning_rate * _rate(step, len(steps))}

@@ -1,0 +1,53 @@
+"""The k-wise loss by hand, against explicit pairs, and by finite differences."""
+
+import math
+from itertools import combinations
+
+import pytest
+import torch
+
+from palate.reward.losses import centering_penalty, kwise_loss, strength_factor
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+def test_by_hand() -> None:
+    scores = torch.tensor([2.0, 1.0, -1.0])
+    winners, losers = torch.tensor([0, 2, 1]), torch.tensor([1, 0, 2])
+    ties, weights = torch.tensor([False, False, True]), torch.tensor([1.0, 0.5, 2.0])
+    expected = softplus(-1) + 0.5 * softplus(3) + 2.0 * 0.5 * (softplus(-2) + softplus(2))
+    assert kwise_loss(scores, winners, losers, ties, weights).item() == pytest.approx(expected, abs=1e-6)
+    assert centering_penalty(scores, winners, losers, weights).item() == pytest.approx(9 + 0.5 * 1 + 0)
+
+
+def test_a_full_ranking_is_the_mean_of_its_pairs() -> None:
+    scores = torch.tensor([0.3, -1.2, 0.8, 0.1])
+    pairs = torch.tensor(list(combinations(range(4), 2)))
+    found = kwise_loss(
+        scores, pairs[:, 0], pairs[:, 1], torch.zeros(6, dtype=torch.bool), torch.full((6,), 1 / 6)
+    )
+    one_by_one = [softplus(scores[b].item() - scores[a].item()) for a, b in pairs.tolist()]
+    assert found.item() == pytest.approx(sum(one_by_one) / 6, abs=1e-6)
+
+
+def test_a_tie_pulls_scores_together() -> None:
+    scores = torch.tensor([1.0, -1.0], requires_grad=True)
+    index = torch.tensor([0])
+    kwise_loss(scores, index, index + 1, torch.tensor([True]), torch.ones(1)).backward()
+    assert scores.grad is not None
+    assert scores.grad[0] > 0 > scores.grad[1]
+    assert scores.grad.sum().abs() < 1e-6
+
+
+def test_gradient_by_finite_differences() -> None:
+    scores = torch.tensor([0.3, -0.4, 1.1], dtype=torch.float64, requires_grad=True)
+    winners, losers = torch.tensor([0, 1, 0]), torch.tensor([1, 2, 2])
+    ties, weights = torch.tensor([False, True, False]), torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda s: kwise_loss(s, winners, losers, ties, weights), [scores])
+    assert torch.autograd.gradcheck(lambda s: centering_penalty(s, winners, losers, weights), [scores])
+
+
+def test_strength_scales_around_one() -> None:
+    assert [strength_factor(s) for s in (None, 0, 1, 2, 3)] == [1.0, 0.5, 1.0, 1.5, 2.0]
