@@ -97,7 +97,7 @@ def plan(project: Project, config: EvalConfig) -> Plan:
     sft = [ref for ref in models if ref.startswith("sft-")]
     baseline = config.baseline or (sft[-1] if sft else models[0])
     models = tuple(dict.fromkeys(models if baseline in models else (baseline, *models)))
-    if len(models) == 2 and not config.baseline and models[1] == baseline:
+    if not config.models and not config.baseline and len(models) == 2:
         baseline = models[0]  # base and SFT alone: the SFT is what is new
     judges = []
     reward = project.run(config.reward) if config.reward else project.latest("reward")

@@ -35,6 +35,8 @@ def test_default_plan_is_base_sft_dpo(loop: Project) -> None:
 def test_named_models_include_the_baseline(loop: Project) -> None:
     found = evaluate.plan(loop, replace(small(loop), models=("dpo-1",), baseline="sft-1"))
     assert (found.models, found.baseline) == (("sft-1", "dpo-1"), "sft-1")
+    found = evaluate.plan(loop, replace(small(loop), models=("dpo-1", "sft-1")))
+    assert (found.models, found.baseline) == (("dpo-1", "sft-1"), "sft-1")
     found = evaluate.plan(loop, replace(small(loop), models=("builtin", "dpo-1")))
     assert (found.models, found.baseline) == (("builtin", "dpo-1"), "builtin")
 

@@ -99,6 +99,14 @@ def test_verdict_stands_first_and_figures_are_there() -> None:
     assert html.index("<h1") < html.index("<svg") < html.index("Side by side") < html.index("Lineage")
 
 
+def test_one_model_alone_is_still_a_page() -> None:
+    full = report()
+    alone = {**full.summary, "models": full.summary["models"][1:2], "candidate": None}
+    html = render(report(summary=alone))
+    assert "Nothing was compared" in html
+    assert Page(html).tags["svg"] == 2  # no win rates
+
+
 def test_same_figures_same_bytes() -> None:
     assert render(report()) == render(report())
 
