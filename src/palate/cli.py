@@ -31,10 +31,12 @@ def _import(config: settings.ImportConfig) -> None:
 
 
 def _sft(config: settings.SftConfig) -> None:
+    from palate import lineage
     from palate.project import Project
     from palate.sft import train
 
-    _with_card(project := Project.open(config.project), train.run(project, config))
+    project = Project.open(config.project)
+    lineage.write_card(project, train.run(project, config))
 
 
 def _sample(config: settings.SampleConfig) -> None:
@@ -59,17 +61,21 @@ def _simulate(config: settings.SimulateConfig) -> None:
 
 
 def _reward(config: settings.RewardConfig) -> None:
+    from palate import lineage
     from palate.project import Project
     from palate.reward import train
 
-    _with_card(project := Project.open(config.project), train.run(project, config))
+    project = Project.open(config.project)
+    lineage.write_card(project, train.run(project, config))
 
 
 def _dpo(config: settings.DpoConfig) -> None:
+    from palate import lineage
     from palate.project import Project
     from palate.rl import dpo
 
-    _with_card(project := Project.open(config.project), dpo.run(project, config))
+    project = Project.open(config.project)
+    lineage.write_card(project, dpo.run(project, config))
 
 
 def _eval(config: settings.EvalConfig) -> None:
@@ -173,15 +179,6 @@ def parse(kind: type, name: str, arguments: list[str]) -> Any:
             settings.from_mapping(kind, section, f"{path}, section {name}")
             sections |= section
     return read(settings.from_mapping(kind, sections, name)) if sections else config
-
-
-def _with_card(project: Any, run: Any) -> None:
-    """Write the model card, made from lineage, beside what the run made."""
-    from pathlib import Path
-
-    from palate import lineage
-
-    (Path(run.path) / "README.md").write_text(lineage.model_card(project, run), encoding="utf-8")
 
 
 def _quiet() -> None:

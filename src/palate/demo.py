@@ -50,7 +50,7 @@ def run(config: DemoConfig) -> Run:
     folder, seed = project.folder, config.seed
     print(f"The demo's project is {folder}; every step below is a command you can type there.\n")
 
-    from palate import importing, sampling
+    from palate import importing, lineage, sampling
     from palate.evaluation import evaluate
     from palate.labeling import simulate
     from palate.reward import train as reward
@@ -72,6 +72,8 @@ def run(config: DemoConfig) -> Run:
         began = time.perf_counter()
         print(f"[{number}/{len(steps)}] palate {command}", flush=True)
         last = step()
+        if last.artefact:
+            lineage.write_card(project, last)
         print(f"      {time.perf_counter() - began:.0f} s\n", flush=True)
     assert last is not None
     report = Path(last.path) / "report.html"

@@ -162,6 +162,11 @@ def model_card(project: Project, run: Run) -> str:
     return lineage_text.card(project.name, walk(project, run.id))
 
 
+def write_card(project: Project, run: Run) -> None:
+    """README.md in the folder of a run that made a model."""
+    (Path(run.path) / "README.md").write_text(model_card(project, run), encoding="utf-8")
+
+
 def as_json(found: Lineage) -> dict[str, Any]:
     """The whole lineage as JSON values."""
     return {

@@ -84,7 +84,9 @@ class ActiveRun:
         self.update(status=status, error=error, finished_at=_utc())
 
 
-def begin(runs: Path, stage: str, config: dict[str, Any], parents: tuple[str, ...], seed: int | None) -> ActiveRun:
+def begin(
+    runs: Path, stage: str, config: dict[str, Any], parents: tuple[str, ...], seed: int | None
+) -> ActiveRun:
     """Make the next free folder `runs/STAGE-N` and its record."""
     runs.mkdir(parents=True, exist_ok=True)
     number = 1 + max((int(p.name.rpartition("-")[2]) for p in _folders(runs, stage)), default=0)
@@ -123,7 +125,9 @@ def content_hash(table: pa.Table) -> str:
     digest = hashlib.sha256()
     for batch in table.to_batches(max_chunksize=5_000):
         for row in batch.to_pylist():
-            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8", "replace"))
+            digest.update(
+                json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8", "replace")
+            )
             digest.update(b"\n")
     return digest.hexdigest()
 
@@ -155,7 +159,9 @@ def _write_record(record: Run) -> None:
     content = {k: v for k, v in asdict(record).items() if k != "path"}  # a moved project stays valid
     path = Path(record.path) / "run.json"
     temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    temporary.write_text(
+        json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
+    )
     with temporary.open("rb") as handle:
         os.fsync(handle.fileno())
     temporary.replace(path)
