@@ -45,17 +45,17 @@ WITH shown AS (
     WHERE a.id IN (SELECT assignment_id FROM vote)
 ), responses AS (
     SELECT s.id, list({'id': m.id, 'text': m.text, 'model': m.model, 'role': m.role,
-                          'finish_reason': m.finish_reason} ORDER BY u.place) AS responses
+                        'finish_reason': m.finish_reason} ORDER BY u.place) AS responses
     FROM shown s, unnest(list_transform(s.ids, lambda x, i: {'place': i, 'id': x})) AS t(u)
     JOIN completion m ON m.id = u.id
     GROUP BY s.id
 )
 SELECT $messages AS prompt, q.source, q.split, q.meta ->> 'group' AS "group", r.responses,
-       [{'vote_id': v.id, 'annotator': n.name, 'kind': n.kind, 'verdict': v.verdict, 'ranking': v.ranking,
-            'strength': v.strength, 'time': $time, 'seconds': v.seconds_visible,
-            'seconds_active': v.seconds_active, 'reason': v.rationale, 'flags': v.flags, 'criteria': v.criteria,
-            'edited_text': v.edited_text, 'guideline_version': v.guideline_version,
-            'supersedes': v.supersedes}] AS judgements,
+       [{'vote_id': v.id, 'assignment_id': s.id, 'annotator': n.name, 'kind': n.kind, 'verdict': v.verdict,
+         'ranking': v.ranking, 'strength': v.strength, 'time': $time, 'seconds': v.seconds_visible,
+         'seconds_active': v.seconds_active, 'reason': v.rationale, 'flags': v.flags, 'criteria': v.criteria,
+         'edited_text': v.edited_text, 'guideline_version': v.guideline_version,
+         'supersedes': v.supersedes}] AS judgements,
        s.known AS shown_in_order, c.purpose, c.id AS comparison_id, q.id AS prompt_id
 FROM vote v
 JOIN shown s ON s.id = v.assignment_id

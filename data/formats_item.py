@@ -94,6 +94,7 @@ class Judgement:
     guideline_version: int | None = None
     supersedes: str | None = None
     id: str = ""  # the vote's own id, when the file says it
+    assignment_id: str = ""
 
 
 @dataclass(slots=True)

@@ -71,7 +71,8 @@ def _own(found: Judgement, row: Row) -> None:
     """What only our own export of votes writes: a vote keeps its id, so importing it again adds nothing."""
     if not missing(row.get("kind")):
         found.kind = _kind(row["kind"])
-    found.id = as_text(first(row, "vote_id") or "", "vote_id")
+    found.id = _text_or_none(row, "vote_id") or ""
+    found.assignment_id = _text_or_none(row, "assignment_id") or ""
     found.supersedes = _text_or_none(row, "supersedes")
     found.edited_text = _text_or_none(row, "edited_text")
     version = first(row, "guideline_version")

@@ -86,8 +86,11 @@ def parse_line(payload: Payload) -> dict[str, Any] | Unreadable:
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 (byte 0x{payload[error.start]:02x} at column {error.start + 1}): save the file as UTF-8"
         return Unreadable(reason, payload[:2000].decode("utf-8", "replace"))
-    except (ValueError, RecursionError) as error:
-        return Unreadable(f"not JSON ({error})", payload[:2000].decode("utf-8", "replace").rstrip())
+    except json.JSONDecodeError as error:
+        reason = f"not JSON ({error.msg} at character {error.pos + 1})"
+        return Unreadable(reason, payload[:2000].decode("utf-8", "replace").rstrip())
+    except RecursionError:
+        return Unreadable("JSON nested too deeply", payload[:2000].decode("utf-8", "replace"))
     if not isinstance(row, dict):
         return Unreadable(f"a JSON {type(row).__name__}, not an object with columns", str(row)[:2000])
     return row

@@ -154,9 +154,11 @@ def _records(item: Item, plan: Plan, outcome: Outcome) -> Iterator[tuple[str, Re
     shown = tuple(ids) if item.shown else ()
     for judged in item.judgements:
         annotator = _annotator(judged.annotator, judged.kind, source)
-        # a file may show one pair to one person twice, in both orders: then these are two assignments
-        shown_as = "" if judged.id or not shown else digest("assignment", comparison.id, annotator.id, shown)
-        assignment = Assignment(comparison.id, annotator.id, shown, "done", id=shown_as)
+        named = judged.assignment_id
+        if shown and not judged.id:
+            # a file may show one pair to one person twice, in both orders: then these are two assignments
+            named = digest("assignment", comparison.id, annotator.id, shown)
+        assignment = Assignment(comparison.id, annotator.id, shown, "done", id=named)
         yield "annotator", annotator
         yield "assignment", assignment
         ranking = tuple(tuple(ids[place] for place in tier) for tier in judged.tiers)

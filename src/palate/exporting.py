@@ -26,5 +26,5 @@ def run_export(project: Project, config: ExportConfig) -> int:
         )
     print(f"wrote {rows:,} {kind}{config.what} to {config.file}")
     if config.what == "preferences" and ties:
-        print(f"{ties:,} ties say nothing of chosen and rejected and are left out; `--what votes` keeps them")
+        print(f"left out: ties ({ties:,}), which have no chosen and rejected; `--what votes` keeps them")
     return rows

@@ -120,13 +120,15 @@ def _tell(run: ActiveRun, sources: list[Source], outcomes: list[Outcome], counts
             + (f", {outcome.rejected:,} rejected" if outcome.rejected else "")
         )
         for (kind, columns), number in outcome.shapes.most_common():
-            print(f"  {number:,} look like {kind}: {columns}")
+            print(
+                f"  looks like {kind}: {columns}" + (f" ({number:,} rows)" if number < outcome.rows else "")
+            )
         if outcome.dropped:
             print(
                 f"  not kept: {', '.join(sorted(outcome.dropped))} (they describe a pair, not a prompt or an answer)"
             )
         if outcome.ungrouped:
-            print(f"  {outcome.ungrouped:,} prompts don't match --group-by: each is a group of its own")
+            print(f"  not matched by --group-by, so each a group of its own: {outcome.ungrouped:,}")
     print(f"{run.id}:{'new':>21}{'already there':>16}")
     for table, name in _SHOWN.items():
         if counts[table].new or counts[table].known:

@@ -263,7 +263,7 @@ def test_groups_and_splits(project: Project, tmp_path: Path, capsys: pytest.Capt
     assert {(r["group"], r["split"]) for r in found if r["group"]} == {
         (str(i), split_of(str(i))) for i in range(4)
     }
-    assert "1 prompts don't match --group-by" in capsys.readouterr().out
+    assert "not matched by --group-by, so each a group of its own: 1" in capsys.readouterr().out
 
     said = jsonl(tmp_path / "said.jsonl", [{"prompt": f"said {i}", "split": "test"} for i in range(20)])
     run(project, said)
@@ -292,8 +292,8 @@ def test_one_file_may_hold_several_shapes(
         **NOTHING, "prompt": 3, "completion": 3, "comparison": 1, "annotator": 1, "assignment": 1, "vote": 1,
     }  # fmt: skip
     out = capsys.readouterr().out
-    assert "1 look like preferences: prompt, chosen, rejected" in out
-    assert "2 look like demonstrations: prompt, response" in out
+    assert "looks like preferences: prompt, chosen, rejected (1 rows)" in out
+    assert "looks like demonstrations: prompt, response (2 rows)" in out
 
 
 def test_csv_and_parquet_give_the_same_records(project: Project, tmp_path: Path) -> None:

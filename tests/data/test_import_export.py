@@ -120,7 +120,7 @@ def test_kinds_of_annotators(project: Project, tmp_path: Path, capsys: pytest.Ca
     exporting.run_export(project, ExportConfig(tmp_path / "p.jsonl"))
     assert capsys.readouterr().out.splitlines() == [
         f"wrote 5 preferences to {tmp_path / 'p.jsonl'}",
-        "1 ties say nothing of chosen and rejected and are left out; `--what votes` keeps them",
+        "left out: ties (1), which have no chosen and rejected; `--what votes` keeps them",
     ]
 
 
