@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from zlib import crc32
 
 from palate.data import demo_english
-from palate.data.demo_grammar import entries, load_grammar, load_words
+from palate.data.demo_grammar import load_grammar, load_words
 
 WORDS = "demo_words.yaml"
 # Each idea belongs to one slot by its text's checksum, and each use and seed draws from a slot of its own, so that
@@ -38,7 +38,7 @@ IDEA_FORMS = (  # which parts an idea has; short ones are as common as long ones
     ("adj", "noun", "place", "time"),
 )
 # Shares of the pretraining documents; the image-prompt task never appears as a conversation among them.
-PROMPT_SHARE, IDEAS_SHARE, CHAT_SHARE = 0.45, 0.07, 0.18
+PROMPT_SHARE, IDEAS_SHARE, IDEA_CHAT_SHARE, CHAT_SHARE, TEXT_SHARE = 0.45, 0.05, 0.06, 0.14, 0.3
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,15 @@ def demonstrations(n: int, seed: int) -> list[tuple[str, str]]:
 def documents(n: int, seed: int) -> Iterator[Document]:
     """`n` pretraining documents: plain texts, and conversations as lists of messages."""
     rng = random.Random(f"documents/{seed}")
+    writers: dict[Callable[[random.Random], Document], float] = {
+        _prompt_document: PROMPT_SHARE,
+        _ideas_document: IDEAS_SHARE,
+        _idea_chat: IDEA_CHAT_SHARE,
+        demo_english.chat: CHAT_SHARE,
+        demo_english.text: TEXT_SHARE,
+    }
     for _ in range(n):
-        share = rng.random()
-        if share < PROMPT_SHARE:
-            yield _prompt_document(rng)
-        elif share < PROMPT_SHARE + IDEAS_SHARE:
-            yield "Ideas\n" + "\n".join(f"- {_document_idea(rng).text}" for _ in range(rng.randint(3, 8)))
-        elif share < PROMPT_SHARE + IDEAS_SHARE + CHAT_SHARE:
-            yield demo_english.chat(rng)
-        else:
-            yield demo_english.text(rng)
+        yield rng.choices(list(writers), list(writers.values()))[0](rng)
 
 
 def styles() -> list[str]:
@@ -95,8 +94,7 @@ def styles() -> list[str]:
 def image_prompt(idea: Idea, style: str, rng: random.Random) -> str:
     """One image prompt for the idea in the given style."""
     pattern: str = rng.choice(load_words(WORDS)["styles"][style])
-    bound = {"idea": idea.text, "subject": idea.subject, "scene": idea.scene, "noun": idea.noun}
-    return load_grammar(WORDS).fill(pattern, rng, bound)
+    return load_grammar(WORDS).fill(pattern, rng, _parts(idea))
 
 
 def _draw_idea(rng: random.Random) -> Idea:
@@ -125,25 +123,42 @@ def _document_idea(rng: random.Random) -> Idea:
     return idea
 
 
+def _ideas_document(rng: random.Random) -> str:
+    return "Ideas\n" + "\n".join(f"- {_document_idea(rng).text}" for _ in range(rng.randint(3, 8)))
+
+
 def _prompt_document(rng: random.Random) -> str:
-    """An image prompt as it might stand in a notebook: alone, in pairs, or under its idea."""
-    idea = _document_idea(rng)
+    """An image prompt as it might stand in a notebook: under its idea, or beside another prompt for the same idea."""
+    idea, other = _document_idea(rng), _document_idea(rng)
     style, style2 = rng.sample(styles(), 2)
     bound = {
         "idea": idea.text,
+        "other": other.text,
         "style": style.replace("_", " "),
         "style2": style2.replace("_", " "),
         "prompt": image_prompt(idea, style, rng),
         "prompt2": image_prompt(idea, style2, rng),
+        "other_prompt": image_prompt(other, style2, rng),
     }
     grammar = load_grammar(WORDS)
     return grammar.fill(rng.choice(grammar.pools["prompt_documents"]), rng, bound)
 
 
+def _idea_chat(rng: random.Random) -> list[dict[str, str]]:
+    """A question about an idea, and its answer: not the demo's task, which is left to fine-tuning."""
+    idea, other = _document_idea(rng), _document_idea(rng)
+    turns: list[str] = rng.choice(load_words(WORDS)["idea_chats"])
+    texts = [load_grammar(WORDS).fill(turn, rng, _parts(idea) | {"other": other.text}) for turn in turns]
+    return [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[1]}]
+
+
+def _parts(idea: Idea) -> dict[str, str]:
+    return {"idea": idea.text, "subject": idea.subject, "scene": idea.scene, "noun": idea.noun}
+
+
 def words() -> list[str]:
-    """Every word and phrase the demo's lists hold, for the tokenizer."""
-    pools = load_words(WORDS).values()
-    listed = [entry for pool in pools if isinstance(pool, str | list) for entry in entries(pool)]
+    """Every word and phrase in the demo's lists, for the tokenizer."""
+    listed = [entry for pool in load_grammar(WORDS).pools.values() for entry in pool if "{" not in entry]
     return list(dict.fromkeys(listed + demo_english.common_words()))
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from palate.builtin import FOLDER
-from palate.data import demo
+from palate.data import demo_english
 
 FILES = [
     "README.md",
@@ -95,10 +95,12 @@ def test_every_text_survives_the_tokenizer(text: str) -> None:
     assert tokenizer().decode(tokenizer()(text)["input_ids"]) == text
 
 
-def test_common_words_are_one_token() -> None:
-    words = sorted({word for word in demo.demo_english.common_words() if word.isalpha() and len(word) < 9})
-    whole = [word for word in words if len(tokenizer()(f" {word}")["input_ids"]) == 1]
-    assert len(whole) / len(words) >= 0.9
+def test_common_words_are_whole_or_in_two_pieces() -> None:
+    words = [word for word in demo_english.common_words() if word.isalpha()]
+    pieces = [len(tokenizer()(f" {word}")["input_ids"]) for word in words]
+    assert len(words) >= 1500
+    assert sum(count <= 2 for count in pieces) / len(words) >= 0.95
+    assert sum(pieces) / len(words) <= 1.5
 
 
 def test_the_model_loads_and_knows_its_language() -> None:
@@ -118,7 +120,17 @@ def test_the_model_loads_and_knows_its_language() -> None:
 
 
 def test_a_short_build_writes_the_same_kind_of_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "palate.builtin.build", "--out", str(tmp_path), "--steps", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "palate.builtin.build",
+        "--out",
+        str(tmp_path),
+        "--steps",
+        "2",
+        "--threads",
+        "1",
+    ]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -74,7 +74,7 @@ def test_documents_are_deterministic_and_mixed() -> None:
     for chat in chats:
         roles = [turn["role"] for turn in chat if turn["role"] != "system"]
         assert roles == ["user", "assistant"] * (len(roles) // 2) and roles
-        assert "image prompt" not in str(chat).lower()  # the demo's task is left to fine-tuning
+        assert "prompt" not in str(chat).lower()  # the demo's task is left to fine-tuning
         assert "{" not in "".join(turn["content"] for turn in chat)
 
 
@@ -100,7 +100,8 @@ def test_grammar_remembers_and_inflects() -> None:
 @pytest.mark.parametrize("filename", ["demo_words.yaml", "demo_english.yaml"])
 def test_word_lists_have_no_empty_pool_and_no_unknown_slot(filename: str) -> None:
     grammar = load_grammar(filename)
-    given = {"idea", "subject", "scene", "noun", "style", "style2", "prompt", "prompt2", "t"}
+    given = {"idea", "subject", "scene", "noun", "style", "style2", "prompt", "prompt2", "other"}
+    given |= {"other_prompt", "t"}
     for name, pool in grammar.pools.items():
         assert pool, name
         for entry in pool:
