@@ -59,11 +59,6 @@ class RewardModel:
         """Decoder and head as one module; what requires gradients is what training changes."""
         return nn.ModuleList([self.forward.model, self.head])
 
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """What training changes: the adapter and the head."""
-        return [parameter for parameter in self.modules.parameters() if parameter.requires_grad]
-
     def raw_scores(self, trees: Sequence[EncodedTree]) -> Tensor:
         """(C,) float32 scores of all completions of `trees`, in order, with gradients."""
         hidden = torch.cat(self.forward.last_hidden(trees))

@@ -146,7 +146,7 @@ def train_on(
 
     rate = config.learning_rate or default_learning_rate(model.loaded.weights, config.lora_rank)
     return fit(
-        "reward", model.parameters, trees, [sum(p["weight"] for p in pairs) for pairs in weighted],
+        "reward", model.modules, trees, [sum(p["weight"] for p in pairs) for pairs in weighted],
         batches(len(rows), config.batch_size, config.epochs, config.seed), micro_loss, rate,
         token_budget(model.loaded.model.config, model.loaded.hardware), log,
     )  # fmt: skip

@@ -142,13 +142,12 @@ def optimise(
     log: Callable[..., None],
 ) -> list[Stats]:
     """Train the adapters of `forward.model`; returns the figures of each step."""
-    parameters = [p for p in forward.model.parameters() if p.requires_grad]
 
     def micro_loss(rows: list[int]) -> tuple[Tensor, Stats]:
         return _pair_losses(forward, known, rows, beta, label_smoothing)
 
     weights = known.weights()
-    return fit("dpo", parameters, known.trees, weights, steps, micro_loss, learning_rate, budget, log)
+    return fit("dpo", forward.model, known.trees, weights, steps, micro_loss, learning_rate, budget, log)
 
 
 def _pair_losses(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -123,7 +124,7 @@ def token_budget(config: Any, hardware: Hardware) -> int:
 
 def fit(
     label: str,
-    parameters: Sequence[nn.Parameter],
+    model: nn.Module,
     trees: Sequence[EncodedTree],
     weights: Sequence[float],
     steps: Sequence[Sequence[int]],
@@ -132,33 +133,37 @@ def fit(
     budget: int,
     log: Callable[..., None],
 ) -> list[Stats]:
-    """Train `parameters`; returns what was logged at each step.
+    """Train what requires gradients in `model`; returns what was logged at each step.
 
     `micro_loss(rows)` gives the weighted sum of the losses of these rows and weighted sums to be logged;
     `weights[row]` is the weight that a row adds. The rate rises over the first tenth and falls as a cosine.
     """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, len(steps)))
     history: list[Stats] = []
     bar = tqdm(steps, desc=label, unit="step", disable=None, file=sys.stderr, leave=False)
-    for step, rows in enumerate(bar):
-        total = sum(weights[row] for row in rows)
-        sums: Stats = {"loss": 0.0}
-        for group in micro_batches([trees[row] for row in rows], budget):
-            loss, stats = micro_loss([rows[i] for i in group])
-            torch.autograd.backward(loss / total)
-            for name, value in {"loss": loss.item(), **stats}.items():
-                sums[name] = sums.get(name, 0.0) + value
-        norm = float(nn.utils.clip_grad_norm_(parameters, CLIP))
-        logged = {name: value / total for name, value in sums.items()}
-        check_finite(logged["loss"] + norm, step)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        logged |= {"grad_norm": norm, "learning_rate": learning_rate * _rate(step, len(steps))}
-        scheduler.step()
-        log(step, **logged)
-        history.append(logged)
-        bar.set_postfix(loss=f"{logged['loss']:.3f}")
+    with disable_input_dtype_casting(
+        model
+    ):  # autocast does it already; peft would cast up and autocast down again
+        for step, rows in enumerate(bar):
+            total = sum(weights[row] for row in rows)
+            sums: Stats = {"loss": 0.0}
+            for group in micro_batches([trees[row] for row in rows], budget):
+                loss, stats = micro_loss([rows[i] for i in group])
+                torch.autograd.backward(loss / total)
+                for name, value in {"loss": loss.item(), **stats}.items():
+                    sums[name] = sums.get(name, 0.0) + value
+            norm = float(nn.utils.clip_grad_norm_(parameters, CLIP))
+            logged = {name: value / total for name, value in sums.items()}
+            check_finite(logged["loss"] + norm, step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            logged |= {"grad_norm": norm, "learning_rate": learning_rate * _rate(step, len(steps))}
+            scheduler.step()
+            log(step, **logged)
+            history.append(logged)
+            bar.set_postfix(loss=f"{logged['loss']:.3f}")
     return history
 
 

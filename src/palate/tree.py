@@ -219,7 +219,9 @@ def _inputs(packed: Packed, dtype: torch.dtype) -> dict[str, Any]:
         return {"input_ids": packed.input_ids, "attention_mask": (packed.tree >= 0).long()}
     inputs = {"input_ids": packed.input_ids, "position_ids": packed.position_ids}
     if packed.layout == "line":
-        return {**inputs, "branches": Branches.of(packed.lengths, dtype, packed.input_ids.device)}
+        nothing = torch.zeros(1, 1, 1, 1)  # four dimensions: transformers builds no mask of its own
+        branches = Branches.of(packed.lengths, dtype, packed.input_ids.device)
+        return {**inputs, "attention_mask": nothing, "branches": branches}
     return {**inputs, "attention_mask": block_mask(packed.tree, packed.branch, dtype)}
 
 
