@@ -97,7 +97,7 @@ def fit(
             checkpointing = _needs_checkpointing(loaded, max(max_tokens, max(lengths)))
         with (
             tempfile.TemporaryDirectory() as scratch,
-            tqdm(total=len(steps), unit=" steps", disable=None) as bar,
+            tqdm(total=len(steps), unit="step", disable=None) as bar,
         ):
             trainer = SFTTrainer(
                 model=model,
@@ -163,11 +163,15 @@ def packs(loaded: Loaded, tolerance: float = 1e-3) -> bool:
 
 
 def default_learning_rate(weights: int, method: str) -> float:
-    """Peak learning rate by size and method: small models and adapters bear, and need, larger steps."""
+    """Peak learning rate by size and method: small models and adapters bear, and need, larger steps.
+
+    Measured on the built-in model, 715 demonstrations, 2 epochs, validation loss from 1.742: full 1.5e-4 1.135,
+    3e-4 1.127, 1e-3 1.141, 2e-3 1.199; lora 1e-3 1.135, 2e-3 1.114. Those of larger models are the field's usual.
+    """
     small = weights < 20_000_000
     if method == "lora":
         return 2e-3 if small else 2e-4
-    return 1e-3 if small else 2e-5
+    return 3e-4 if small else 2e-5
 
 
 def _train(

@@ -71,7 +71,7 @@ class SftConfig:
     epochs: float = 2.0
     """Passes over the rows."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: 1e-3 for models under 20M weights, else 2e-5; for lora 2e-3, else 2e-4."""
+    """Peak learning rate. Default for models under 20M weights: 3e-4, for lora 2e-3; for larger ones 2e-5 and 2e-4."""
     batch_size: int = 16
     """Conversations per optimiser step."""
     max_length: int = 1024

@@ -74,7 +74,7 @@ def run(project: Project, config: SampleConfig) -> Run:
         counts: Counter[str] = Counter()
         start = time.perf_counter()
         size = max(1, BATCHES_PER_CHUNK * config.batch_size // config.k)
-        with tqdm(total=len(tasks) * config.k, unit=" completions", disable=None) as bar:
+        with tqdm(total=len(tasks) * config.k, unit="completion", disable=None) as bar:
             for first in range(0, len(tasks), size):
                 chunk = tasks[first : first + size]
                 answers = _answer(loaded, arms, chunk, config, first, active.id, counts, bar.update)
