@@ -182,13 +182,18 @@ def parse(kind: type, name: str, arguments: list[str]) -> Any:
 
 
 def _quiet() -> None:
-    """Keep the libraries' chatter, telemetry and update checks away from the terminal and the network."""
+    """Keep the libraries' chatter, telemetry and update checks away from the terminal and the network.
+
+    Threads that wait for each other sleep instead of spinning: as fast on a free machine, and eight times faster
+    when something else uses a core as well (1,477 against 186 tokens/s of training at load 6).
+    """
     for variable, value in {
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "GRADIO_ANALYTICS_ENABLED": "False",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "OMP_WAIT_POLICY": "passive",  # read once, when torch is imported
     }.items():
         os.environ.setdefault(variable, value)
 
