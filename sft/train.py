@@ -108,6 +108,7 @@ def fit(
                     num_train_epochs=1,  # the plan holds all epochs
                     train_sampling_strategy="sequential",  # and their order
                     padding_free=True,
+                    pad_to_multiple_of=64,  # few shapes: CPUs build a kernel for each
                     max_length=None,  # rows are cut already, and what was cut is counted
                     dataset_kwargs={"skip_prepare_dataset": True},
                     remove_unused_columns=False,
