@@ -1,0 +1,113 @@
+"""`palate reward` from votes to scores: it learns, reports beside the length rule, and survives a reload."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from palate.config import RewardConfig, UserError
+from palate.hardware import probe
+from palate.project import Project
+from palate.reward import train
+from palate.reward.model import load_reward
+
+Make = Callable[..., Project]
+QUESTION = [{"role": "user", "content": "where is 77?"}]
+ANSWERS = ["the mat 77", "the red ball 77", "a cat 77 sat down"]
+
+
+def config(project: Project, **changes: object) -> RewardConfig:
+    plain = RewardConfig(
+        project.folder, epochs=6, learning_rate=1e-2, batch_size=6, device="cpu", dtype="float32"
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_learns_from_rankings(ranked_project: Make, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    project = ranked_project(name)
+    run = train.run(project, config(project))
+    assert run.artefact == {"kind": "reward", "path": "reward", "base": project.base}
+    for key in ("votes", "majority"):
+        assert run.metrics[key]["scores"]["value"] > 0.9
+        assert run.metrics[key]["pairs"] == 6 * 5
+    assert run.metrics["votes"]["longer"]["value"] == 0
+    assert run.metrics["reload_error"] < 1e-4
+    assert (run.metrics["rankings"], run.metrics["held_out_rankings"]) == (18, 6)
+    said = capsys.readouterr().out
+    assert "the longer one wins" in said and "next: palate dpo" in said
+    report = (Path(run.path) / "report.md").read_text()
+    assert "| votes on held-out prompts |" in report and "saving and loading" in report
+
+    reward = load_reward(project, run.id, probe("cpu", "float32"))
+    scores = reward.score([QUESTION] * 3, ANSWERS)
+    assert scores[0] > scores[1] > scores[2]
+
+
+def test_scores_do_not_depend_on_company_or_arithmetic(ranked_project: Make) -> None:
+    project = ranked_project(prompts=8, held_out=2)
+    run = train.run(project, config(project, epochs=1, dtype="bfloat16"))
+    reward = load_reward(project, run.id, probe("cpu", "bfloat16"))
+    other = [{"role": "user", "content": "a much longer question, where nobody knows what is asked at all?"}]
+    together = reward.score([QUESTION, other, QUESTION], [ANSWERS[0], "the " * 60, ANSWERS[1]])
+    alone = [reward.score([QUESTION], [ANSWERS[0]])[0], reward.score([QUESTION], [ANSWERS[1]])[0]]
+    assert [together[0], together[2]] == pytest.approx(alone, abs=1e-3)
+    cut = reward.score([QUESTION], [ANSWERS[0]], ["length"])  # no stop token: another place is read
+    assert cut != pytest.approx([alone[0]], abs=1e-6)
+
+
+def test_rewards_have_mean_0_and_spread_1_over_the_training_completions(ranked_project: Make) -> None:
+    project = ranked_project()
+    run = train.run(project, config(project, epochs=1))
+    reward = load_reward(project, run.id, probe("cpu", "float32"))
+    with project.store() as store:
+        rows = store.rows(
+            "SELECT q.messages, c.text FROM completion c JOIN prompt q ON q.id = c.prompt_id WHERE q.split = 'train'"
+        )
+    scores = reward.score([json.loads(row["messages"]) for row in rows], [row["text"] for row in rows])
+    mean = sum(scores) / len(scores)
+    assert mean == pytest.approx(0, abs=1e-3)
+    assert (sum((s - mean) ** 2 for s in scores) / len(scores)) ** 0.5 == pytest.approx(1, abs=1e-3)
+
+
+def test_the_head_alone(ranked_project: Make) -> None:
+    project = ranked_project(prompts=8, held_out=2)
+    run = train.run(project, config(project, lora_rank=0, learning_rate=0.1, epochs=20))
+    assert not (Path(run.path) / "reward/adapter_config.json").exists()
+    assert run.metrics["loss"] < 0.69
+    assert len(load_reward(project, run.id, probe("cpu", "float32")).score([QUESTION], ["a cat"])) == 1
+
+
+def test_folds_judge_every_ranking_by_a_model_that_never_saw_its_group(ranked_project: Make) -> None:
+    project = ranked_project(prompts=12, held_out=0)
+    run = train.run(project, config(project, folds=3, epochs=4))
+    assert run.metrics["cross_validated"]["pairs"] == 12 * 5
+    assert run.metrics["cross_validated"]["scores"]["value"] > 0.8
+    assert run.metrics["held_out_by"].startswith("hash")
+    with pytest.raises(UserError, match="--folds 30 needs as many groups"):
+        train.run(project, config(project, folds=30))
+
+
+def test_whole_groups_are_held_out() -> None:
+    rows = [{"split": "train", "group": f"g{i % 5}"} for i in range(40)]
+    inside, outside, why = train.split(rows)
+    assert sorted(inside + outside) == list(range(40))
+    assert {rows[i]["group"] for i in inside}.isdisjoint({rows[i]["group"] for i in outside})
+    assert why.startswith("hash")
+    assert train.split([{"split": "train", "group": "only"}]) == (
+        [0],
+        [],
+        "nothing, as all votes are on one group of prompts",
+    )
+    with pytest.raises(UserError, match="held-out"):
+        train.split([{"split": "test", "group": "g"}])
+
+
+def test_a_run_that_made_no_reward_is_refused(ranked_project: Make) -> None:
+    project = ranked_project(prompts=4, held_out=4)
+    with pytest.raises(UserError, match="all votes are on held-out"):
+        train.run(project, config(project))
+    with pytest.raises(UserError, match="reward-1 made no reward model"):
+        load_reward(project, "reward-1", probe("cpu", "float32"))

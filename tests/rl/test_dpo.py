@@ -1,0 +1,105 @@
+"""`palate dpo` from votes to an adapter: it learns, says so, and refuses what can't work."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from palate.config import DpoConfig, UserError
+from palate.hardware import probe
+from palate.models import load
+from palate.project import Project
+from palate.rl import dpo
+from palate.training import encode, read_rankings
+from palate.tree import TreeForward
+
+Make = Callable[..., Project]
+
+
+def config(project: Project, **changes: object) -> DpoConfig:
+    plain = DpoConfig(
+        project.folder, epochs=8, learning_rate=3e-2, batch_size=6, device="cpu", dtype="float32"
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_learns_from_rankings(ranked_project: Make, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    project = ranked_project(name)
+    run = dpo.run(project, config(project))
+    folder = Path(run.path)
+    assert run.artefact == {"kind": "adapter", "path": "adapter", "base": project.base}
+    assert run.metrics["accuracy"] > 0.9 and run.metrics["loss"] < 0.66
+    assert run.metrics["held_out"]["scores"]["value"] > 0.85
+    assert run.metrics["held_out"]["pairs"] == 6 * 5  # the tied pair is left out
+    said = capsys.readouterr().out
+    assert "dpo-1: DPO on" in said and "held-out prompts" in said and "next: palate eval" in said
+
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == 24
+    assert steps[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert steps[0]["distance"] == pytest.approx(0, abs=1e-3)
+
+    # the cache holds the base's log-probabilities, and the saved adapter moves them the way the votes went
+    cached = pq.read_table(folder / "data/reference_logprobs.parquet").to_pylist()
+    rows = {row["comparison_id"]: row for row in read_rankings(project, "all", None, None, None)[0].to_pylist()}
+    hardware = probe("cpu", "float32")
+    base, tuned = load(project, project.base, hardware), load(project, run.id, hardware)
+    trees = encode([rows[row["comparison_id"]] for row in cached], base.encoder, 1024)
+    with torch.no_grad():
+        before = TreeForward.of(base.model, hardware).logprobs(trees)
+        after = TreeForward.of(tuned.model, hardware).logprobs(trees)
+    torch.testing.assert_close(
+        torch.stack(before), torch.tensor([row["logprobs"] for row in cached]), atol=1e-3, rtol=1e-4
+    )
+    right = [
+        (after[i] - before[i])[pair["winner"]] > (after[i] - before[i])[pair["loser"]]
+        for i, row in enumerate(cached)
+        for pair in rows[row["comparison_id"]]["pairs"]
+        if not pair["tie"]
+    ]
+    assert sum(right) / len(right) > 0.85
+
+
+def test_the_same_seed_gives_the_same_weights(ranked_project: Make) -> None:
+    project = ranked_project(prompts=8, held_out=2)
+    runs = [dpo.run(project, config(project, epochs=1)) for _ in range(2)]
+    assert runs[0].dataset_hash == runs[1].dataset_hash
+    adapters = [(Path(run.path) / "adapter/adapter_model.safetensors").read_bytes() for run in runs]
+    assert adapters[0] == adapters[1]
+
+
+def test_without_votes_it_says_what_to_do(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    project = Project.create(tmp_path / "empty", base=str(tiny_models["llama"]))
+    with pytest.raises(UserError, match="no votes to learn from: rank some first with `palate label`"):
+        dpo.run(project, config(project))
+    assert project.runs() == []
+
+
+def test_only_held_out_votes_are_refused(ranked_project: Make) -> None:
+    project = ranked_project(prompts=4, held_out=4)
+    with pytest.raises(UserError, match="no vote on a training prompt"):
+        dpo.run(project, config(project))
+    assert [run.status for run in project.runs()] == ["failed"]
+
+
+def test_ctrl_c_leaves_a_stopped_run(ranked_project: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = ranked_project(prompts=8, held_out=2)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dpo, "optimise", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        dpo.run(project, config(project))
+    assert [run.status for run in project.runs()] == ["stopped"]
+
+
+def test_too_high_a_rate_is_told_in_one_line(ranked_project: Make) -> None:
+    project = ranked_project(prompts=8, held_out=2)
+    with pytest.raises(UserError, match="lower --learning-rate"):
+        dpo.run(project, config(project, learning_rate=1e30))
