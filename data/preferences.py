@@ -72,6 +72,19 @@ WHERE (? IS NULL OR q.source = ?)
 ORDER BY c.id
 """
 
+_ORIGINS = """
+SELECT DISTINCT run_id FROM vote WHERE id IN (SELECT unnest(?)) AND run_id IS NOT NULL
+UNION SELECT DISTINCT run_id FROM completion WHERE id IN (SELECT unnest(?)) AND run_id IS NOT NULL
+ORDER BY run_id
+"""
+
+
+def origins(store: Store, table: pa.Table) -> tuple[str, ...]:
+    """The runs (imports, sampling, simulations) that brought the votes and completions of these rankings."""
+    votes = {pair["vote_id"] for pairs in table["pairs"].to_pylist() for pair in pairs}
+    completions = {name for names in table["completion_ids"].to_pylist() for name in names}
+    return tuple(row["run_id"] for row in store.rows(_ORIGINS, [sorted(votes), sorted(completions)]))
+
 
 def rankings(
     store: Store, annotators: Annotators = "all", source: str | None = None, split_by: str | None = None

@@ -53,8 +53,10 @@ def run(project: Project, config: RewardConfig) -> Run:
     """Train on the train split, judge on the test split; returns the finished run."""
     hardware = probe(config.device, config.dtype)
     ref, parents = starting_point(project, config.base)
-    table = read_rankings(project, config.annotators, config.source, config.split_by, config.limit)
-    with project.start("reward", as_dict(config), parents, config.seed) as active:
+    table, brought_by = read_rankings(
+        project, config.annotators, config.source, config.split_by, config.limit
+    )
+    with project.start("reward", as_dict(config), (*parents, *brought_by), config.seed) as active:
         active.freeze("train", table)
         loaded = load(project, ref, hardware)
         active.update(template_hash=loaded.encoder.template_hash)

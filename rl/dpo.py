@@ -61,8 +61,8 @@ def run(project: Project, config: DpoConfig) -> Run:
     """Train a policy on every decided pair of the train split; returns the finished run."""
     hardware = probe(config.device, config.dtype)
     ref, parents = starting_point(project, config.base)
-    table = read_rankings(project, config.annotators, config.source, None, config.limit)
-    with project.start("dpo", as_dict(config), parents, config.seed) as active:
+    table, brought_by = read_rankings(project, config.annotators, config.source, None, config.limit)
+    with project.start("dpo", as_dict(config), (*parents, *brought_by), config.seed) as active:
         active.freeze("train", table)
         loaded = load(project, ref, hardware)
         active.update(template_hash=loaded.encoder.template_hash)

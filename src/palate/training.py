@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from palate.config import UserError
-from palate.data.preferences import Annotators, rankings
+from palate.data.preferences import Annotators, origins, rankings
 from palate.doctor import check_finite, cut_message
 from palate.hardware import Hardware
 from palate.project import Project
@@ -71,17 +71,19 @@ def starting_point(project: Project, base: str | None) -> tuple[str, tuple[str, 
 
 def read_rankings(
     project: Project, annotators: Annotators, source: str | None, split_by: str | None, limit: int | None
-) -> pa.Table:
-    """The rankings to learn from (data.preferences), at most `limit` of them; the database is closed again."""
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """(rankings to learn from, at most `limit`; runs that brought them). The database is closed again."""
     with project.store() as store:
-        table = rankings(store, annotators, source, split_by)
+        table = rankings(store, annotators, source, split_by).slice(0, limit)
+        known = [row["source"] for row in store.rows("SELECT DISTINCT source FROM prompt ORDER BY source")]
+        brought_by = origins(store, table)
     if not table.num_rows:
         whose = "" if annotators == "all" else f" by {annotators} annotators"
-        where = "" if source is None else f" on prompts from '{source}'"
+        where = "" if source is None else f" on prompts from '{source}' (sources here: {', '.join(known)})"
         raise UserError(
             f"there are no votes{whose}{where} to learn from: rank some first with `palate label`"
         )
-    return table.slice(0, limit)
+    return table, brought_by
 
 
 def encode(rows: Sequence[dict[str, Any]], encoder: Encoder, max_length: int) -> list[EncodedTree]:
