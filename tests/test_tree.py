@@ -20,6 +20,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from palate import tree_kernels
 from palate.hardware import Hardware
 from palate.models import lora
 from palate.sequences import EncodedTree
@@ -80,6 +81,12 @@ def with_adapter(model: Any) -> Any:
         if "lora_B" in name:
             parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
     return adapted
+
+
+@pytest.fixture(params=[0, 256], ids=["branches", "whole"], autouse=True)
+def small_tree(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU trees up to this size are computed by one call, longer ones branch by branch."""
+    monkeypatch.setattr(tree_kernels, "SMALL_TREE", request.param)
 
 
 @pytest.mark.parametrize("adapter", [False, True])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 HEAD_NUMBERS = 1 << 20  # logits that exist at one time on a CPU: they should stay in its cache
 HEAD_NUMBERS_GPU = 1 << 26
+SMALL_TREE = 256  # tokens
 BRANCHES = "palate_branches"  # the name under which transformers knows branch_attention
 
 
@@ -23,6 +24,7 @@ class Branches:
     """How one row of N tokens falls into trees: for each the lengths [prompt, completion 1, ..., K], in order."""
 
     lengths: list[list[int]]
+    masks: list[Tensor | None]  # of small trees: (T, T) as block_mask, one call computes all; else None
     causal: (
         Tensor  # (L, L) added to scores: 0 up to the diagonal, the lowest number above; L = longest sequence
     )
@@ -32,7 +34,16 @@ class Branches:
         """For scores computed in `dtype`."""
         longest = max(tree[0] + max(tree[1:]) for tree in lengths)
         lowest = torch.full((longest, longest), torch.finfo(dtype).min, dtype=dtype, device=device)
-        return cls(lengths, lowest.triu(1))
+        return cls(lengths, [_small_mask(tree, dtype, device) for tree in lengths], lowest.triu(1))
+
+
+def _small_mask(lengths: list[int], dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    """One tree's block mask, where computing the masked part too costs less than a call per branch."""
+    if sum(lengths) > SMALL_TREE:
+        return None
+    sizes = torch.tensor(lengths, device=device)
+    branch = torch.repeat_interleave(torch.arange(len(lengths), device=device), sizes)[None]
+    return block_mask(torch.zeros_like(branch), branch, dtype)[0, 0]
 
 
 def block_mask(tree: Tensor, branch: Tensor, dtype: torch.dtype) -> Tensor:
@@ -57,11 +68,18 @@ def branch_attention(query: Tensor, key: Tensor, value: Tensor, branches: Branch
     if key.shape[1] != query.shape[1]:  # grouped queries
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    sizes = [size for tree in branches.lengths for size in tree]
+    sizes = [
+        size
+        for tree, mask in zip(branches.lengths, branches.masks, strict=True)
+        for size in (tree if mask is None else [sum(tree)])
+    ]
     parts = zip(*(torch.split(x, sizes, 2) for x in (query * scaling, key, value)), strict=True)
     outputs = []
-    for prompt, *completions in branches.lengths:
+    for (prompt, *completions), mask in zip(branches.lengths, branches.masks, strict=True):
         q, prompt_key, prompt_value = next(parts)
+        if mask is not None:
+            outputs.append(_attend(q, prompt_key, prompt_value, mask))
+            continue
         outputs.append(_attend(q, prompt_key, prompt_value, branches.causal[:prompt, :prompt]))
         for length in completions:
             q, k, v = next(parts)
