@@ -100,6 +100,7 @@ def _measure(script: str, side: str, more: Sequence[str]) -> Figures:
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": "passive",  # as the palate command sets it; both sides, or a busy machine decides
     }
     command = [sys.executable, script, "--side", side, *more]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
