@@ -58,7 +58,7 @@ def project(tmp_path: Path) -> Project:
         store.add_votes(votes)
     with project.store() as store:
         rows = rankings(store)
-    with project.start("dpo", as_dict(DpoConfig(beta=0.3)), ["sft-1"], 0) as run:
+    with project.start("dpo", as_dict(DpoConfig(beta=0.2)), ["sft-1"], 0) as run:
         run.freeze("train", rows)
         run.update(artefact={"kind": "adapter", "path": "adapter", "base": "sft-1"})
         run.metrics(loss=0.5, held_out=None)
@@ -69,7 +69,7 @@ def test_walks_back_to_votes_and_files(project: Project) -> None:
     found = lineage.walk(project, "dpo-1")
     assert list(found.steps) == ["dpo-1", "sft-1", "simulate-1", "sample-1", "import-1"]
     step = found.steps["dpo-1"]
-    assert step.settings == {"beta": 0.3}
+    assert step.settings == {"beta": 0.2}
     assert step.origins == {
         "sft-1": ("parent",),
         "simulate-1": ("2 votes",),
@@ -90,7 +90,7 @@ def test_the_tree_as_text(project: Project) -> None:
     lines = lineage_text.text(lineage.walk(project, "dpo-1"), votes=True).splitlines()
     text = "\n".join(lines)
     assert lines[0].startswith("dpo-1  done, ")
-    assert "settings  beta 0.3" in text
+    assert "settings  beta 0.2" in text
     assert "votes     3 of 2 annotators; 1 by human, 2 by rule; 1 at the screen, 2 from simulate-1" in text
     assert all(f"vote-{n}" in text for n in range(3))
     assert "├─ sft-1  (parent)" in text
