@@ -84,6 +84,8 @@ def run(project: Project, config: EvalConfig) -> Run:
         )  # fmt: skip
         _write(folder / "report.html", report.render(page))
     print(f"\n{table(summary)}\n\n{verdict.verdict(summary)[1]}")
+    for line in verdict.reward_lines(summary):
+        print(f"reward: {line}")
     for caution in verdict.cautions(summary):
         print(f"but:    {caution}")
     print(f"made:   {folder / 'report.html'}\n        {folder / 'summary.json'}")
@@ -262,7 +264,7 @@ def table(summary: dict[str, Any]) -> str:
         for judge in judges:
             against = model["against_baseline"].get(judge["name"])
             wins = verdict.percent(against["win_rate"]) if against else "baseline"
-            line += [f"{model['scores'][judge['name']]['value']:.2f}", wins]
+            line += [verdict.number(model["scores"][judge["name"]]), wins]
         line += [
             f"{model['kl']['value']:.2f}" if model["kl"] else "–",
             f"{model['tokens']['value']:.1f}",

@@ -172,3 +172,17 @@ def _seen_in_training(summary: dict[str, Any]) -> list[str]:
         f"{count} of the {summary['prompts']} prompts were among the training rows of {run}."
         for run, count in seen.items()
     ]
+
+
+def reward_lines(summary: dict[str, Any]) -> list[str]:
+    """How often the learned reward agrees with votes and with the hidden taste, beside the length rule."""
+    against = (
+        ("held-out votes", summary["reward_on_votes"]),
+        ("the hidden taste on held-out samples", summary["reward_accuracy"]),
+    )
+    return [
+        f"agrees with {what} on {percent(found['scores'])} of {found['pairs']} pairs; "
+        f"the longer one wins: {percent(found['longer'])}"
+        for what, found in against
+        if found
+    ]
