@@ -184,8 +184,9 @@ def parse(kind: type, name: str, arguments: list[str]) -> Any:
 def _quiet() -> None:
     """Keep the libraries' chatter, telemetry and update checks away from the terminal and the network.
 
-    Threads that wait for each other sleep instead of spinning: as fast on a free machine, and eight times faster
-    when something else uses a core as well (1,477 against 186 tokens/s of training at load 6).
+    Threads that wait for each other sleep instead of spinning: spinning is ruinous when something else uses a core
+    as well (186 against 1,477 tokens/s of training at load 6, one measurement). Its cost on a free machine is not
+    measured.
     """
     for variable, value in {
         "TRANSFORMERS_VERBOSITY": "error",
