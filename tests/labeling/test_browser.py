@@ -1,5 +1,6 @@
 """The ranking screen in a real browser against a real server: keys, mouse, durability, blindness, hostile text."""
 
+import os
 import random
 import shutil
 import signal
@@ -26,6 +27,7 @@ PATIENCE = 20_000  # ms; the machine may be crowded
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if not CHROMIUM:
+        assert not os.environ.get("CI"), "under CI chromium must be there"
         pytest.skip("no chromium on this machine (make test installs one)")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
