@@ -65,9 +65,13 @@ def finish(
     ours: dict[str, Any],
     peer: dict[str, Any],
     settings: dict[str, Any],
+    **more: Any,
 ) -> None:
-    """A table of case, ours, peer and ratio (peer's cost / ours: over 1 is ahead), then the JSON line."""
-    width = max(12, *(len(case) for case in ratios))
+    """A table of case, ours, peer and ratio (peer's cost / ours: over 1 is ahead), then the JSON line.
+
+    `more` are fields of the JSON line that other benchmarks do not have.
+    """
+    width = max([12, *(len(case) for case in ratios)])
     print(f"\n{bench}\n{'case':<{width}} {'ratio':>8}   ours / peer")
     for case, ratio in ratios.items():
         print(f"{case:<{width}} {ratio:>7.2f}x   {_short(ours.get(case))} / {_short(peer.get(case))}")
@@ -87,6 +91,7 @@ def finish(
                 "ours": ours,
                 "peer": peer,
                 "settings": {**settings, **machine},
+                **more,
             }
         )
     )

@@ -1,7 +1,7 @@
 """Preferences and votes out of the store, into a file that other tools (and `palate import`) read.
 
-DuckDB writes the file itself, row by row, so any number of rows takes little memory. The file appears whole or
-not at all. What training reads is `palate.data.preferences`, not this.
+DuckDB writes the file itself, row by row, so any number of rows takes little memory (from a server, as much as
+they take there). The file appears whole or not at all. What training reads is `palate.data.preferences`, not this.
 
     export_preferences(store, Path("preferences.jsonl"))     # {"prompt": [...], "chosen": [...], "rejected": [...]}
     export_votes(store, Path("votes.parquet"))               # one row per vote, answers in the order shown
@@ -11,8 +11,8 @@ from pathlib import Path
 from string import Template
 
 from palate.config import UserError
+from palate.data.any_store import AnyStore
 from palate.data.preferences import Annotators
-from palate.data.store import Store
 
 _MESSAGES = """from_json(q.messages, '[{"role": "VARCHAR", "content": "VARCHAR"}]')"""
 _TIME = "strftime(v.created_at, '%Y-%m-%dT%H:%M:%S.%fZ')"
@@ -55,7 +55,7 @@ SELECT $messages AS prompt, q.source, q.split, q.meta ->> 'group' AS "group", r.
          'ranking': v.ranking, 'strength': v.strength, 'time': $time, 'seconds': v.seconds_visible,
          'seconds_active': v.seconds_active, 'reason': v.rationale, 'flags': v.flags, 'criteria': v.criteria,
          'edited_text': v.edited_text, 'guideline_version': v.guideline_version,
-         'supersedes': v.supersedes}] AS judgements,
+         'supersedes': v.supersedes, 'adjudicated': coalesce(v.adjudicated, false)}] AS judgements,
        s.known AS shown_in_order, c.purpose, c.id AS comparison_id, q.id AS prompt_id
 FROM vote v
 JOIN shown s ON s.id = v.assignment_id
@@ -68,12 +68,12 @@ ORDER BY v.created_at, v.id
 """
 
 
-def export_preferences(store: Store, file: Path, annotators: Annotators = "all") -> int:
+def export_preferences(store: AnyStore, file: Path, annotators: Annotators = "all") -> int:
     """Every pair that a current vote decides, one row each; returns how many."""
     return _write(store, _filled(_PREFERENCES, annotators, "p.annotator_kind"), file)
 
 
-def export_votes(store: Store, file: Path, annotators: Annotators = "all") -> int:
+def export_votes(store: AnyStore, file: Path, annotators: Annotators = "all") -> int:
     """Every vote with its answers in the order shown; returns how many."""
     return _write(store, _filled(_VOTES, annotators, "n.kind"), file)
 
@@ -83,7 +83,7 @@ def _filled(query: str, annotators: Annotators, kind: str) -> str:
     return Template(query).substitute(messages=_MESSAGES, time=_TIME, whose=whose)
 
 
-def _write(store: Store, query: str, file: Path) -> int:
+def _write(store: AnyStore, query: str, file: Path) -> int:
     name = file.name.lower()
     if name.endswith(".parquet"):
         options = "FORMAT parquet, COMPRESSION zstd"
@@ -95,9 +95,7 @@ def _write(store: Store, query: str, file: Path) -> int:
         raise UserError(f"{file} can't be written: {'it is a folder' if file.is_dir() else 'no such folder'}")
     temporary = file.with_name(f".{file.name}.part")
     try:
-        rows = int(
-            store.value(f"COPY ({query}) TO '{str(temporary).replace(chr(39), chr(39) * 2)}' ({options})")
-        )
+        rows = store.export(query, temporary, options)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

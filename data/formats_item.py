@@ -93,6 +93,7 @@ class Judgement:
     seconds_active: float | None = None
     guideline_version: int | None = None
     supersedes: str | None = None
+    adjudicated: bool = False
     id: str = ""  # the vote's own id, when the file says it
     assignment_id: str = ""
 

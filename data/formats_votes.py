@@ -75,6 +75,7 @@ def _own(found: Judgement, row: Row) -> None:
     found.assignment_id = _text_or_none(row, "assignment_id") or ""
     found.supersedes = _text_or_none(row, "supersedes")
     found.edited_text = _text_or_none(row, "edited_text")
+    found.adjudicated = row.get("adjudicated") is True
     version = first(row, "guideline_version")
     found.guideline_version = None if version is None else int(number(version, "guideline_version"))
 

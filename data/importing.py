@@ -18,10 +18,10 @@ import duckdb
 from tqdm import tqdm
 
 from palate.config import UserError
+from palate.data.any_store import AnyStore
 from palate.data.formats import Kind
 from palate.data.readers import opened, rows
 from palate.data.staging import TABLES, UNNAMED, Outcome, Plan
-from palate.data.store import Store
 from palate.data.workers import Work, cores, stage_all
 
 CHUNK = 5_000  # rows staged at once: what memory holds of a file of any length
@@ -95,27 +95,16 @@ def _chunks(plan: Plan, path: Path, advance: Callable[[int], object]) -> Iterato
         yield plan, number, chunk
 
 
-def insert(store: Store, folder: Path) -> dict[str, Count]:
-    """Move everything staged in `folder` into the store, in one transaction; what was new, per table."""
+def insert(store: AnyStore, folder: Path) -> dict[str, Count]:
+    """Move everything staged in `folder` into the store, all or nothing; what was new, per table."""
     # a DuckDB of its own looks through the staged files; what does not fit its memory is spilled beside them
     settings = {"memory_limit": "512MB", "temp_directory": str(folder / "spill")}
     with duckdb.connect(config=settings) as con:
         _number_votes(con, folder)
-        distinct = {table: _distinct(con, folder, table) for table in TABLES}
-    counts = {}
-    with (
-        tqdm(total=sum(distinct.values()), unit=" records", desc="saving", disable=None, leave=False) as bar,
-        store.transaction(),
-    ):
-        for table, met in distinct.items():
-            new = store.add_table(table, Path(_globbed(folder)) / f"{table}-*.parquet") if met else 0
-            counts[table] = Count(new, met - new)
-            bar.update(met)
-        if distinct["vote"]:  # an imported vote also answers an assignment that was open
-            ids = f"SELECT id FROM {_staged(folder, 'assignment-*.parquet')}"
-            store.write(f"UPDATE assignment SET state = 'done' WHERE state <> 'done' AND id IN ({ids})")
-    store.checkpoint()
-    return counts
+        met = {table: _distinct(con, folder, table) for table in TABLES}
+    staged = {table: Path(_globbed(folder)) / f"{table}-*.parquet" for table in TABLES if met[table]}
+    new = store.add_tables(staged) if staged else {}
+    return {table: Count(new.get(table, 0), met[table] - new.get(table, 0)) for table in TABLES}
 
 
 def _number_votes(con: duckdb.DuckDBPyConnection, folder: Path) -> None:

@@ -22,11 +22,15 @@ class Migration(NamedTuple):
     sql: Callable[[], str]
 
 
-def _first_schema() -> str:
-    return files("palate.data").joinpath("schema.sql").read_text(encoding="utf-8")
+def _file(name: str) -> Callable[[], str]:
+    return lambda: files("palate.data").joinpath(name).read_text(encoding="utf-8")
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "first_schema", _first_schema),)
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "first_schema", _file("schema.sql")),
+    Migration(2, "annotators_app", _file("schema_2.sql")),
+    Migration(3, "review", _file("schema_3.sql")),
+)
 
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS schema_migration (

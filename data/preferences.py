@@ -2,7 +2,8 @@
 
 Reward training and DPO take the same rows. A vote that ranks K completions decides up to C(K, 2) pairs and
 weighs 1 in all (Ouyang et al. 2022, section 3.5: 1 / C(K, 2) each), so a ranking of nine does not drown
-nine votes on two. Only `current_vote` counts; skips and "all bad" decide nothing here.
+nine votes on two. Only `current_vote` counts; skips and "all bad" decide nothing here. A saved view
+(`palate.data.training_views`) puts its own labels and weights in place of every vote's.
 """
 
 import json
@@ -12,8 +13,10 @@ from typing import Literal
 import pyarrow as pa
 
 from palate.config import UserError
+from palate.data.any_store import AnyStore
 from palate.data.records import split_of
-from palate.data.store import Store
+from palate.data.training_views import View
+from palate.data.view_rows import chosen
 
 Annotators = Literal["all", "human", "rule", "model"]
 
@@ -23,7 +26,10 @@ PAIR = pa.struct(
         ("loser", pa.int32()),
         ("tie", pa.bool_()),
         ("strength", pa.int32()),  # 0..3 or null
-        ("weight", pa.float64()),  # the weights of one vote's pairs add up to 1
+        (
+            "weight",
+            pa.float64(),
+        ),  # the weights of one vote's pairs add up to 1; see view_rows for those of a view
         ("vote_id", pa.string()),
         ("annotator_id", pa.string()),
     ]
@@ -42,12 +48,16 @@ SCHEMA = pa.schema(
     ]
 )
 
-_QUERY = """
+_EVERY_VOTE = """
 WITH chosen AS (
     SELECT p.*, 1.0 / count(*) OVER (PARTITION BY p.vote_id) AS weight
     FROM preference p
     WHERE p.purpose IN ('train', 'random', 'repeat') AND (? = 'all' OR p.annotator_kind = ?)
-), pairs AS (
+)
+"""
+
+_ROWS = """
+, pairs AS (
     SELECT k.comparison_id,
            list({'winner': list_position(c.completion_ids, winner) - 1,
                  'loser': list_position(c.completion_ids, loser) - 1,
@@ -72,6 +82,8 @@ WHERE (? IS NULL OR q.source = ?)
 ORDER BY c.id
 """
 
+_QUERY = _EVERY_VOTE + _ROWS
+
 _ORIGINS = """
 SELECT DISTINCT run_id FROM vote WHERE id IN (SELECT unnest(?)) AND run_id IS NOT NULL
 UNION SELECT DISTINCT run_id FROM completion WHERE id IN (SELECT unnest(?)) AND run_id IS NOT NULL
@@ -79,7 +91,7 @@ ORDER BY run_id
 """
 
 
-def origins(store: Store, table: pa.Table) -> tuple[str, ...]:
+def origins(store: AnyStore, table: pa.Table) -> tuple[str, ...]:
     """The runs (imports, sampling, simulations) that brought the votes and completions of these rankings."""
     votes = {pair["vote_id"] for pairs in table["pairs"].to_pylist() for pair in pairs}
     completions = {name for names in table["completion_ids"].to_pylist() for name in names}
@@ -87,14 +99,22 @@ def origins(store: Store, table: pa.Table) -> tuple[str, ...]:
 
 
 def rankings(
-    store: Store, annotators: Annotators = "all", source: str | None = None, split_by: str | None = None
+    store: AnyStore,
+    annotators: Annotators = "all",
+    source: str | None = None,
+    split_by: str | None = None,
+    view: View | None = None,
 ) -> pa.Table:
-    """Rows of `SCHEMA`, ordered by comparison.
+    """Rows of `SCHEMA`, ordered by comparison: every vote's own pairs, or those that a view makes of the votes.
 
     `split_by` is a regular expression searched in the last user turn: prompts that agree in its first group
     (or in the whole match) form one group, and the train/test split is drawn again by group.
     """
-    rows = store.table(_QUERY, [annotators, annotators, source, source]).cast(SCHEMA)
+    if view is None:
+        rows = store.table(_QUERY, [annotators, annotators, source, source]).cast(SCHEMA)
+    else:
+        sql, params = chosen(view.narrowed(annotators, source))
+        rows = store.table(sql + _ROWS, [*params, None, None]).cast(SCHEMA)
     if split_by is None:
         return rows
     try:

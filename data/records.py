@@ -92,13 +92,16 @@ class Comparison:
     purpose: Purpose = "train"
     overlap: int = 1  # how many annotators it awaits
     priority: int = 0
+    reserved_for: str | None = None  # only this annotator is asked: live comparisons, hidden repeats
+    repeats: str | None = None  # the comparison that this one shows again
     run_id: str | None = None
     id: str = ""
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.completion_ids) <= 9 or len(set(self.completion_ids)) < len(self.completion_ids):
             raise ValueError(f"a comparison takes 2 to 9 different completions, got {self.completion_ids}")
-        identity = ("comparison", self.prompt_id, sorted(self.completion_ids), self.purpose)
+        own = (self.reserved_for,) if self.reserved_for else ()
+        identity = ("comparison", self.prompt_id, sorted(self.completion_ids), self.purpose, *own)
         object.__setattr__(self, "id", self.id or digest(*identity))
 
 
@@ -147,9 +150,11 @@ class Vote:
     seconds_visible: float | None = None
     seconds_active: float | None = None
     guideline_version: int | None = None
+    reason: str | None = None  # why it was skipped
     supersedes: str | None = None
     created_at: datetime | None = None  # None: now, UTC
     run_id: str | None = None  # the import or simulation that brought it; None for a person at the screen
+    adjudicated: bool = False  # decided by a lead who saw the others' votes; no part of agreement
     id: str = ""
 
     def __post_init__(self) -> None:

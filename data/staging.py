@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from palate.data.columns import record_table
 from palate.data.formats import Kind, Shape, shape_of
 from palate.data.formats_item import BadRow, Item, Row, plain
 from palate.data.readers import Payload, Unreadable, parse_line
@@ -27,7 +28,6 @@ from palate.data.records import (
     Vote,
     digest,
 )
-from palate.data.store import record_table
 
 Record = Prompt | Completion | Comparison | Annotator | Assignment | Vote
 # The staged files' names begin with one of these. An unnamed vote is one whose file gives it no id: it is
@@ -166,7 +166,8 @@ def _records(item: Item, plan: Plan, outcome: Outcome) -> Iterator[tuple[str, Re
         vote = Vote(
             assignment.id, judged.verdict, ranking, judged.strength, judged.criteria, judged.rationale,
             judged.flags, judged.edited_text, judged.seconds_visible, judged.seconds_active,
-            judged.guideline_version, judged.supersedes, judged.time, plan.run_id, judged.id or digest(*content),
+            judged.guideline_version, supersedes=judged.supersedes, created_at=judged.time, run_id=plan.run_id,
+            adjudicated=judged.adjudicated, id=judged.id or digest(*content),
         )  # fmt: skip
         yield "vote" if judged.id else UNNAMED, vote
 

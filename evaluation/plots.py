@@ -1,38 +1,9 @@
-"""The report's two plots as SVG text that follows the page: its font, its colours, light or dark.
+"""The report's two plots."""
 
-matplotlib draws with stand-in colours, each of which is replaced by a CSS variable of the page. The ids inside
-each SVG get a prefix of their own, because a page holds several. Nothing here is random or dated: the same
-figures give the same bytes.
-"""
-
-import io
 import re
 from typing import Any
 
-INK, MUTED, RULE = "#010203", "#040506", "#070809"  # stand-ins: no plot uses these colours for real
-_SERIES = tuple(f"#0a0b{index:02x}" for index in range(6))
-_VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
-    colour: f"--series-{index}" for index, colour in enumerate(_SERIES)
-}
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
-    "svg.hashsalt": "palate",
-    "text.parse_math": False,  # a model's name may hold dollar signs
-    "font.size": 12,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": INK,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": INK,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "lines.solid_capstyle": "round",
-}
-WIDTH = 5.4  # inches; the page scales it to its column
+from palate.plots import MUTED, RULE, SERIES, WIDTH, as_svg, style
 
 
 def win_rate_plot(summary: dict[str, Any]) -> str:
@@ -45,11 +16,11 @@ def win_rate_plot(summary: dict[str, Any]) -> str:
         if model["against_baseline"]
         for judge in summary["judges"]
     ]
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH, 0.75 + 0.62 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for place, (name, series, label, rate) in enumerate(rows):
-            colour, mean = _SERIES[series % len(_SERIES)], 100 * rate["value"]
+            colour, mean = SERIES[series % len(SERIES)], 100 * rate["value"]
             axes.plot([0, 100], [place, place], color=RULE, linewidth=1)
             axes.plot([100 * rate["low"], 100 * rate["high"]], [place, place], color=colour, linewidth=4)
             axes.plot(mean, place, "o", color=colour, markersize=8)
@@ -62,7 +33,7 @@ def win_rate_plot(summary: dict[str, Any]) -> str:
         axes.set_xticks([0, 25, 50, 75, 100], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         axes.set_xlabel(f"comparisons won against {_baseline(summary)['label']}")
         axes.spines[["left", "bottom"]].set_visible(False)
-        return _svg(figure, "win")
+        return as_svg(figure, "win")
 
 
 def frontier_plot(summary: dict[str, Any], judge: dict[str, Any]) -> str:
@@ -74,7 +45,7 @@ def frontier_plot(summary: dict[str, Any], judge: dict[str, Any]) -> str:
     from matplotlib.figure import Figure
 
     name = judge["name"]
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         axes = figure.subplots()
         bar = [(b["kl"] ** 0.5, b["scores"][name]["value"], b["n"]) for b in summary["best_of_n"]]
@@ -96,7 +67,7 @@ def frontier_plot(summary: dict[str, Any], judge: dict[str, Any]) -> str:
             if model["name"] != summary["baseline"] and model["kl"] is None:
                 continue
             x = max(0.0, model["kl"]["value"]) ** 0.5 if model["kl"] else 0.0
-            score, colour = model["scores"][name], _SERIES[index % len(_SERIES)]
+            score, colour = model["scores"][name], SERIES[index % len(SERIES)]
             axes.plot([x, x], [score["low"], score["high"]], color=colour, linewidth=3)
             axes.plot(x, score["value"], "o", color=colour, markersize=7)
             above = (
@@ -112,30 +83,9 @@ def frontier_plot(summary: dict[str, Any], judge: dict[str, Any]) -> str:
         axes.set_xlabel(f"√KL from {_baseline(summary)['label']} (√nats per answer)")
         axes.set_ylabel(judge["label"])
         axes.tick_params(axis="y", labelcolor=MUTED)
-        return _svg(figure, f"kl-{re.sub('[^a-z0-9]', '', name.lower())}")
+        return as_svg(figure, f"kl-{re.sub('[^a-z0-9]', '', name.lower())}")
 
 
 def _baseline(summary: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = next(m for m in summary["models"] if m["name"] == summary["baseline"])
     return found
-
-
-def _style() -> Any:
-    import matplotlib
-
-    return matplotlib.rc_context(_STYLE)
-
-
-def _svg(figure: Any, prefix: str) -> str:
-    buffer = io.StringIO()
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", metadata=metadata)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\b(id|xlink:href|clip-path)="(#|url\(#)?', rf'\1="\2{prefix}-', text)
-    text = text.replace('width="', 'data-width="', 1).replace('height="', 'data-height="', 1)
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, f"var({variable})")
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # its rules would reach the whole page
-    return re.sub(r'font-family: [^;"]+;?', "", text)  # the page's font

@@ -1,8 +1,8 @@
 """`palate label`: the browser app. One process, one owner of the database while it runs.
 
-Not a public web server: names are asked for, not proven. A signed cookie says who is voting, requests from
-other sites are refused, and Gradio's routes that read, write or fetch files are closed. Bind it to localhost
-or to a network where everyone may vote.
+People log in (`login_pages.py`), a guard stands in front of every route (`login.py`). On localhost it needs no
+set-up: the address it prints is a one-time link for whoever started it. For others on the network put it behind
+a proxy with TLS (docs/deployment.md).
 
     palate label --annotator anna
 """
@@ -15,40 +15,73 @@ import sys
 import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
 from threading import Timer
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
-import duckdb
 import gradio as gr
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
-from fastapi.responses import JSONResponse, RedirectResponse
 
 from palate.config import LabelConfig, UserError
+from palate.data.address import publish, withdraw
+from palate.data.backup import folder_of as backups_of
+from palate.data.journal import Journal
+from palate.data.recovery import open_store
 from palate.data.store import Store
-from palate.labeling import voting
-from palate.labeling.login import Door, add_login
+from palate.labeling import guidelines, strings
+from palate.labeling.api import add_api
+from palate.labeling.api_data import add_data
+from palate.labeling.api_live import add_live
+from palate.labeling.api_people import add_people_api
+from palate.labeling.api_rank import add_ranking
+from palate.labeling.api_records import add_records
+from palate.labeling.api_rules import add_rules
+from palate.labeling.api_runs import add_runs
+from palate.labeling.api_statistics import add_statistics
+from palate.labeling.api_views import add_views, asking
+from palate.labeling.backup_routes import add_backups
+from palate.labeling.ballots import Rules
+from palate.labeling.desk import Desk
+from palate.labeling.first_paint import FirstPaint
+from palate.labeling.guidelines_page import add_guidelines
+from palate.labeling.invitations import Invitations
+from palate.labeling.journaling import VoteJournal
+from palate.labeling.login import Door, clean_root, cookie_name, hosts_of, networks
+from palate.labeling.login_pages import Entrance, StartLink, add_login
+from palate.labeling.opening import Plan
+from palate.labeling.operations import add_operations, add_stopwatch
+from palate.labeling.people import People
+from palate.labeling.people_pages import add_people
+from palate.labeling.review import add_review
+from palate.labeling.review_service import Review
 from palate.labeling.screen import ranking_screen, script, style
-from palate.labeling.statistics_page import statistics_page
+from palate.labeling.webhooks import add_webhooks
 from palate.project import Project
 
 PORTS_TRIED = 50
+SWITCH = 0.0005  # seconds after which a thread that computes lets one that answers go on; Python's default is ten times that
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
 def run(project: Project, config: LabelConfig) -> None:
     """Serve until Ctrl-C; the URL is printed, and opened when a desktop is there."""
-    store = project.store()
+    # what this process writes is its owner's alone: votes, hashes of passwords, backups, exports
+    os.umask(0o077)
+    store = project.own_store(partial(open_store, say=print))
+    project.database.chmod(0o600)
     try:
         app = make_app(store, project, config)
         listener = _listen(config.host, config.port)
         port = listener.getsockname()[1]
+        publish(project.folder, _local_url(config.host, port), app.state.people.lend())
         shown = "localhost" if config.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else config.host
-        url = f"http://{shown}:{port}/"
+        link: StartLink | None = app.state.entrance.start
+        url = f"http://{shown}:{port}{clean_root(config.root_path)}{link.path if link else '/'}"
         waiting = store.value("SELECT count(*) FROM comparison WHERE purpose IN ('train', 'random')")
         votes = store.value("SELECT count(*) FROM vote")
         print(f"takes:  {waiting} comparisons and {votes} votes in {project.database}")
@@ -56,11 +89,13 @@ def run(project: Project, config: LabelConfig) -> None:
             print(f"        port {config.port} is taken, using {port}")
         if config.host not in ("127.0.0.1", "::1", "localhost"):
             print(
-                f"        listening on {config.host}: everyone who can reach this machine can vote under any name"
+                f"        listening on {config.host}: put it behind a proxy with TLS, see docs/deployment.md"
             )
-        print(f"open:   {url}     (Ctrl-C ends it; votes are saved one by one)", flush=True)
+        note = "this link logs you in, once; " if link else ""
+        print(f"open:   {url}     ({note}Ctrl-C ends it; votes are saved one by one)", flush=True)
         if config.browser and _desktop():
             Timer(1.0, webbrowser.open, [url]).start()
+        sys.setswitchinterval(SWITCH)
         gc.freeze()  # what is loaded now stays to the end: no pauses to look through it, and a quick exit
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, proxy_headers=False)
@@ -69,6 +104,7 @@ def run(project: Project, config: LabelConfig) -> None:
             server.run(sockets=[listener])
     finally:
         store.close()
+        withdraw(project.folder)
     print("\nclosed. next:   palate stats, then palate reward")
 
 
@@ -76,29 +112,67 @@ def make_app(store: Store, project: Project, config: LabelConfig) -> FastAPI:
     """The whole web app on an open store."""
     for variable in ("GRADIO_VIBE_MODE", "GRADIO_SHARE", "GRADIO_MCP_SERVER", "GRADIO_SSR_MODE"):
         os.environ.pop(variable, None)  # each opens a door that this server keeps shut
-    default = voting.annotator(store, config.annotator).id if config.annotator else None
-    door = Door(project.folder, store, default)
+    root = clean_root(config.root_path)
+    networks(config.proxies)  # a wrong one is said now, not at the first request
+    people = People(store, cookie_name(project.folder))
+    start = StartLink(config.annotator) if config.annotator or not people.admin_with_password() else None
+
+    journal = Journal(project.folder / "votes.journal")
+    desk = Desk(store, *_rules(config), VoteJournal(journal, store))
+    if config.guidelines is not None:
+        guidelines.from_file(store, _read(config.guidelines))
+
+    review = Review(store, (config.overlap, config.overlap_share))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        review.warm_up(app.state.finder.warm_up)
         yield
-        await asyncio.to_thread(store.close)  # also on SIGTERM, which ends the process right after
+        withdraw(project.folder)
+        for close in (
+            keeper.close,
+            review.close,
+            desk.close,
+            webhooks.close,
+            journal.close,
+            store.close,
+        ):  # also on SIGTERM, which ends the process right after
+            await asyncio.to_thread(close)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.desk = desk
+    app.state.people, app.state.entrance = (
+        people,
+        Entrance(
+            people, project.name, Invitations(people), root, start, language=strings.checked(config.language)
+        ),
+    )
 
-    @app.get("/healthz")
-    def healthz() -> JSONResponse:
-        try:
-            votes = store.value("SELECT count(*) FROM vote")
-        except duckdb.Error:
-            return JSONResponse({"status": "no database"}, 503)
-        return JSONResponse({"status": "ok", "votes": votes})
+    registry = add_operations(app, store, desk)
 
-    @app.get("/statistics")
-    def statistics() -> RedirectResponse:
-        return RedirectResponse("/statistics/")
-
-    add_login(app, store, project.name, door)
+    add_login(app, app.state.entrance)
+    add_live(app, store, project, config)
+    about = {
+        "project": project.name,
+        "language": config.language,
+        "criteria": config.criteria,
+        "partial": config.partial,
+        "live": bool(app.state.live.endpoints),
+    }
+    add_ranking(app, store, desk, about)
+    add_guidelines(app, store, app.state.entrance)
+    add_people(app, app.state.entrance)
+    add_people_api(app, app.state.entrance)
+    add_review(app, store, desk, review, app.state.entrance)
+    add_statistics(app, review)
+    add_views(app, store, asking(review), review.forget)
+    add_data(app, store, desk)
+    add_records(app, store, desk)
+    add_runs(app, store, project.folder)
+    add_rules(app, store, desk)
+    webhooks = add_webhooks(app, store, desk, config)
+    keeper = add_backups(app, store, backups_of(store.path), config.backup_minutes)
+    add_api(app)  # after the others: it answers what they do not know
     shut: dict[str, Any] = {
         "show_error": False,
         "run_history": False,
@@ -111,25 +185,54 @@ def make_app(store: Store, project: Project, config: LabelConfig) -> FastAPI:
         "enable_monitoring": False,
         "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
         "theme": THEME,
-        "auth_dependency": door.person,
+        "auth_dependency": _id,
     }
     looks = f"<style>\n{style()}\n</style>"  # in the head: what goes in as `css` is confined to Gradio's container
-    gr.mount_gradio_app(app, statistics_page(store, project.name), "/statistics", head=looks, **shut)
-    screen = ranking_screen(store, project.name, _who)
-    gr.mount_gradio_app(app, screen, "/", head=looks + script(), **shut)
+    screen = ranking_screen()
+    gr.mount_gradio_app(
+        app, screen, "/", head=looks + script(config.language), root_path=root or None, **shut
+    )
     # the last one added is the outermost
+    app.add_middleware(FirstPaint)
     app.add_middleware(CORSMiddleware, allow_origins=[])
-    app.middleware("http")(door.guard)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_hosts(config.host))
+    hosts = hosts_of(config.host, config.trusted_hosts)
+    app.add_middleware(Door, people=people, hosts=hosts, proxies=config.proxies, root=root)
+    add_stopwatch(app, registry, root)
     return app
 
 
-def _who(request: gr.Request) -> str:
-    """The annotator of a Gradio event: what `auth_dependency` found in the signed cookie."""
-    person = request.username
-    if not person:
-        raise UserError("nobody is logged in; reload the page")
-    return str(person)
+def _rules(config: LabelConfig) -> tuple[Rules, Plan]:
+    """What ballots may hold and how work is handed out, as set; a nonsensical setting is a UserError."""
+    for flag, value, low, high in (
+        ("overlap", config.overlap, 1, 1000),
+        ("overlap-share", config.overlap_share, 0, 1),
+        ("repeat-share", config.repeat_share, 0, 0.5),
+        ("gold-share", config.gold_share, 0, 0.5),
+        ("lease-minutes", config.lease_minutes, 0.01, 1440),
+    ):
+        if not low <= value <= high:
+            raise UserError(f"--{flag} takes {low} to {high}, got {value}")
+    plan = Plan(
+        config.overlap,
+        config.overlap_share,
+        config.lease_minutes * 60,
+        config.repeat_share,
+        config.gold_share,
+    )
+    return Rules(config.partial, config.criteria), plan
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--guidelines {file} can't be read: {error}") from error
+
+
+def _id(request: Request) -> str | None:
+    """The annotator's id of a request to a Gradio page, as the guard has found it."""
+    person = request.scope["state"]["person"]
+    return person.id if person else None
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -153,15 +256,10 @@ def _listen(host: str, port: int) -> socket.socket:
     raise UserError(f"no free port from {port} to {port + PORTS_TRIED - 1} on {host}; choose one with --port")
 
 
-def _hosts(host: str) -> list[str]:
-    """The Host headers that are answered: anything else is a page of another site pointing here."""
-    names = ["localhost", "127.0.0.1", host]
-    if host in ("0.0.0.0", "::"):
-        name = socket.gethostname()
-        names += [name, f"{name}.local"]
-        with suppress(socket.gaierror):
-            names += [str(info[4][0]) for info in socket.getaddrinfo(name, None)]
-    return names
+def _local_url(host: str, port: int) -> str:
+    """Where commands on this machine find the server."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}.get(host, host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def _desktop() -> bool:

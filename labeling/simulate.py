@@ -18,11 +18,14 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from palate.config import SimulateConfig, UserError, as_dict
+from palate.data.any_store import AnyStore
 from palate.data.records import Message, Run, digest
+from palate.data.remote import RemoteStore
 from palate.data.store import Store
 from palate.data.taste import TASTES
-from palate.labeling import voting
-from palate.labeling.voting import Answer, Ballot, Item
+from palate.labeling.ballots import Answer, Ballot, Item
+from palate.labeling.desk import Desk, annotator
+from palate.labeling.remote_desk import RemoteDesk
 from palate.project import Project
 from palate.runs import ActiveRun
 
@@ -124,7 +127,7 @@ def _check(config: SimulateConfig) -> None:
             raise UserError(f"--{flag} can't be negative, got {amount}")
 
 
-def _open_overlap(store: Store, config: SimulateConfig, rows: pa.Table) -> tuple[int, float]:
+def _open_overlap(store: AnyStore, config: SimulateConfig, rows: pa.Table) -> tuple[int, float]:
     """Ask a second annotator about a random share; returns (votes to cast, the taste's spread)."""
     score = TASTES[config.taste].score
     values = []
@@ -140,46 +143,54 @@ def _open_overlap(store: Store, config: SimulateConfig, rows: pa.Table) -> tuple
     if config.annotators > 1:
         ids = rows["comparison_id"].to_pylist()
         twice = random.Random(config.seed).sample(ids, round(config.overlap * len(ids)))
-        store.write(
-            "UPDATE comparison SET overlap = 2 WHERE overlap < 2 AND id IN (SELECT unnest(?))", [twice]
-        )
+        store.raise_overlap(twice, 2)
     return config.votes or rows.num_rows + len(twice), spread
 
 
 def _vote_all(
-    store: Store, active: ActiveRun, config: SimulateConfig, score: Score, goal: tuple[int, float]
+    store: AnyStore, active: ActiveRun, config: SimulateConfig, score: Score, goal: tuple[int, float]
 ) -> Tally:
     """The annotators take turns until the votes are cast or nothing is open for any of them."""
     votes, spread = goal
     names = [f"{config.taste}-{number + 1}" for number in range(config.annotators)]
-    people = [voting.annotator(store, name, "rule").id for name in names]
+    people = [annotator(store, name, "rule").id for name in names]
     orders = random.Random(config.seed)  # of the answers on the screen
     rng = np.random.default_rng(config.seed)
     share = max(
         1, min(BATCH, -(-votes // len(people)))
     )  # everyone gets their part of a small number of votes
     tally = Tally()
-    with tqdm(total=votes, unit="vote", disable=None, leave=False) as bar:
+    with _desk(store) as desk, tqdm(total=votes, unit="vote", disable=None, leave=False) as bar:
         while people and tally.votes < votes:
             person = people.pop(0)
-            items = voting.next_items(store, person, orders, min(share, votes - tally.votes))
+            items = desk.next_items(person, orders, min(share, votes - tally.votes))
             if not items:
                 continue  # nothing open for this one any more
             people.append(person)
             answers = [judge(item, score, spread, config, rng) for item in items]
             ballots = [_ballot(active.id, item, answer) for item, answer in zip(items, answers, strict=True)]
-            voting.cast_all(store, person, ballots, active.id)
+            desk.cast_all(person, ballots, active.id)
             for item, answer in zip(items, answers, strict=True):
                 tally = tally.add(*_compare(item, answer, score))
             bar.update(len(items))
     return tally
 
 
+def _desk(store: AnyStore) -> Desk | RemoteDesk:
+    """The desk of whoever owns the database."""
+    if isinstance(store, RemoteStore):
+        return RemoteDesk(store)
+    assert isinstance(store, Store)
+    return Desk(store)
+
+
 def _ballot(run_id: str, item: Item, answer: Answer) -> Ballot:
     vote_id = digest(
         "vote", run_id, item.assignment_id
     )  # the same seed in the same project gives the same ids
-    return Ballot(answer.verdict, answer.ranking, answer.strength, vote_id, item.assignment_id)
+    return Ballot(
+        answer.verdict, answer.ranking, answer.strength, vote_id=vote_id, assignment_id=item.assignment_id
+    )
 
 
 def _compare(item: Item, answer: Answer, score: Score) -> tuple[int, int, int]:

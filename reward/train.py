@@ -53,15 +53,16 @@ def run(project: Project, config: RewardConfig) -> Run:
     """Train on the train split, judge on the test split; returns the finished run."""
     hardware = probe(config.device, config.dtype)
     ref, parents = starting_point(project, config.base)
-    table, brought_by = read_rankings(
-        project, config.annotators, config.source, config.split_by, config.limit
+    taken = read_rankings(
+        project, config.annotators, config.source, config.split_by, config.limit, config.view
     )
-    with project.start("reward", as_dict(config), (*parents, *brought_by), config.seed) as active:
-        active.freeze("train", table)
+    settings = taken.recorded(as_dict(config))
+    with project.start("reward", settings, (*parents, *taken.brought_by), config.seed) as active:
+        taken.freeze(active)
         loaded = load(project, ref, hardware)
         active.update(template_hash=loaded.encoder.template_hash)
         check_template([project.run(parent) for parent in parents], loaded.encoder.template_hash)
-        rows = table.to_pylist()
+        rows = taken.table.to_pylist()
         print(f"{active.id}: reward model on {ref}, {len(rows)} rankings ({hardware})")
         trees = encode(rows, loaded.encoder, config.max_length)
         train, test, held_out_by = split(rows)

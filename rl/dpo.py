@@ -61,13 +61,14 @@ def run(project: Project, config: DpoConfig) -> Run:
     """Train a policy on every decided pair of the train split; returns the finished run."""
     hardware = probe(config.device, config.dtype)
     ref, parents = starting_point(project, config.base)
-    table, brought_by = read_rankings(project, config.annotators, config.source, None, config.limit)
-    with project.start("dpo", as_dict(config), (*parents, *brought_by), config.seed) as active:
-        active.freeze("train", table)
+    taken = read_rankings(project, config.annotators, config.source, None, config.limit, config.view)
+    settings = taken.recorded(as_dict(config))
+    with project.start("dpo", settings, (*parents, *taken.brought_by), config.seed) as active:
+        taken.freeze(active)
         loaded = load(project, ref, hardware)
         active.update(template_hash=loaded.encoder.template_hash)
         check_template([project.run(parent) for parent in parents], loaded.encoder.template_hash)
-        rows = [row for row in table.to_pylist() if any(not pair["tie"] for pair in row["pairs"])]
+        rows = [row for row in taken.table.to_pylist() if any(not pair["tie"] for pair in row["pairs"])]
         train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
         if not train:
             raise UserError("no vote on a training prompt prefers one completion to another; rank some first")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from palate.config import UserError
-from palate.data.store import Store
+from palate.data.any_store import AnyStore
 from palate.doctor import IGNORE
 from palate.sequences import Encoder
 
@@ -37,6 +37,15 @@ SELECT c.id AS completion_id, c.prompt_id, p.split, p.messages, c.text AS comple
        []::VARCHAR[] AS vote_ids
 FROM completion c JOIN prompt p ON p.id = c.prompt_id
 WHERE c.role = 'demonstration'
+ORDER BY c.id
+"""
+
+# answers that annotators made better while ranking, as long as the vote they came with stands
+_EDITS = """
+SELECT c.id AS completion_id, c.prompt_id, p.split, p.messages, c.text AS completion, c.finish_reason,
+       [v.id] AS vote_ids
+FROM completion c JOIN prompt p ON p.id = c.prompt_id JOIN current_vote v ON v.id = c.meta ->> '$.vote_id'
+WHERE c.role = 'edit'
 ORDER BY c.id
 """
 
@@ -76,17 +85,23 @@ class Row:
 
 
 def read_rows(
-    store: Store, data: Literal["auto", "demonstrations", "best_ranked"]
+    store: AnyStore, data: Literal["auto", "demonstrations", "best_ranked"]
 ) -> tuple[pa.Table, Source]:
-    """All rows of `SCHEMA`, train and test, and which kind they are."""
+    """All rows of `SCHEMA`, train and test, and which kind they are.
+
+    Answers that annotators edited into better ones are demonstrations, and join whatever is taken.
+    """
+    edits = store.table(_EDITS).cast(SCHEMA)
     if data in ("auto", "demonstrations"):
         rows = store.table(_DEMONSTRATIONS).cast(SCHEMA)
-        if rows.num_rows:
-            return rows, "demonstrations"
+        if rows.num_rows or (data == "demonstrations" and edits.num_rows):
+            return pa.concat_tables([rows, edits]), "demonstrations"
     if data in ("auto", "best_ranked"):
         rows = store.table(_BEST_RANKED).cast(SCHEMA)
         if rows.num_rows:
-            return rows, "best_ranked"
+            return pa.concat_tables([rows, edits]), "best_ranked"
+    if data == "auto" and edits.num_rows:
+        return edits, "demonstrations"
     raise UserError(
         "there is nothing to train on: no demonstrations (palate import FILE brings some) and no completion that "
         "votes put first (palate label, or palate simulate)"

@@ -57,7 +57,7 @@ def test_from_mapping() -> None:
 
 def test_as_dict_is_plain_json() -> None:
     for kind, _ in COMMANDS.values():
-        required = {"files": (Path("a.jsonl"),), "file": Path("b.jsonl")}
+        required = {"files": (Path("a.jsonl"),), "file": Path("b.jsonl"), "backup": "latest"}
         names = {field.name for field in fields(kind)}
         made = kind(**{name: value for name, value in required.items() if name in names})
         assert json.loads(json.dumps(as_dict(made), default=str))
@@ -70,7 +70,7 @@ def test_configs_are_frozen_and_documented(kind: Any) -> None:
     for field in fields(kind):
         after = block[block.index(f"    {field.name}:") :]
         assert '\n    """' in after.split("\n\n")[0], f"{kind.__name__}.{field.name} has no sentence"
-    required = {"files": (), "file": Path("x")}
+    required = {"files": (), "file": Path("x"), "backup": "latest"}
     names = {field.name for field in fields(kind)}
     made = kind(**{name: value for name, value in required.items() if name in names})
     with pytest.raises(FrozenInstanceError):

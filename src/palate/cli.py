@@ -18,9 +18,13 @@ Command = Callable[[Any], None]
 def _init(config: settings.InitConfig) -> None:
     from palate.project import Project
 
-    project = Project.create(config.folder, config.base, config.name)
+    project = Project.create(config.folder, config.base, config.name, config.store)
     print(f"made project '{project.name}' in {project.folder} on the base model {project.base}")
-    print("next: palate import FILE (prompts, demonstrations, rankings), then palate sft")
+    if project.server is None:
+        print("next: palate import FILE (prompts, demonstrations, rankings), then palate sft")
+    else:
+        print(f"its records are at {project.server}; runs and models stay here")
+        print(f"next: a lead's token into PALATE_TOKEN or {project.folder / 'token'}, then palate sft")
 
 
 def _import(config: settings.ImportConfig) -> None:
@@ -51,6 +55,8 @@ def _label(config: settings.LabelConfig) -> None:
     from palate.project import Project
 
     server.run(Project.open(config.project), config)
+    sys.stdout.flush()
+    os._exit(0)  # all is closed; the interpreter's own end would only list what libraries left behind
 
 
 def _simulate(config: settings.SimulateConfig) -> None:
@@ -93,10 +99,17 @@ def _runs(config: settings.RunsConfig) -> None:
 
 
 def _stats(config: settings.StatsConfig) -> None:
-    from palate.labeling import statistics
+    from palate.labeling import stats
     from palate.project import Project
 
-    statistics.run_stats(Project.open(config.project), config)
+    stats.run(Project.open(config.project), config)
+
+
+def _view(config: settings.ViewConfig) -> None:
+    from palate.labeling import viewing
+    from palate.project import Project
+
+    viewing.run_view(Project.open(config.project), config)
 
 
 def _export(config: settings.ExportConfig) -> None:
@@ -104,6 +117,27 @@ def _export(config: settings.ExportConfig) -> None:
     from palate.project import Project
 
     exporting.run_export(Project.open(config.project), config)
+
+
+def _recover(config: settings.RecoverConfig) -> None:
+    from palate import safety
+    from palate.project import Project
+
+    safety.run_recover(Project.open(config.project), config)
+
+
+def _backup(config: settings.BackupConfig) -> None:
+    from palate import safety
+    from palate.project import Project
+
+    safety.run_backup(Project.open(config.project), config)
+
+
+def _restore(config: settings.RestoreConfig) -> None:
+    from palate import safety
+    from palate.project import Project
+
+    safety.run_restore(Project.open(config.project), config)
 
 
 def _demo(config: settings.DemoConfig) -> None:
@@ -120,11 +154,15 @@ COMMANDS: dict[str, tuple[type, Command]] = {
     "label": (settings.LabelConfig, _label),
     "simulate": (settings.SimulateConfig, _simulate),
     "stats": (settings.StatsConfig, _stats),
+    "view": (settings.ViewConfig, _view),
     "reward": (settings.RewardConfig, _reward),
     "dpo": (settings.DpoConfig, _dpo),
     "eval": (settings.EvalConfig, _eval),
     "runs": (settings.RunsConfig, _runs),
     "export": (settings.ExportConfig, _export),
+    "backup": (settings.BackupConfig, _backup),
+    "restore": (settings.RestoreConfig, _restore),
+    "recover": (settings.RecoverConfig, _recover),
     "demo": (settings.DemoConfig, _demo),
 }
 
@@ -195,6 +233,7 @@ def _quiet() -> None:
         "GRADIO_ANALYTICS_ENABLED": "False",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "OMP_WAIT_POLICY": "passive",  # read once, when torch is imported
+        "OPENBLAS_NUM_THREADS": "1",  # numpy's, for statistics: small matrices, beside people who vote; torch has its own
     }.items():
         os.environ.setdefault(variable, value)
 

@@ -1,7 +1,7 @@
 """One frozen dataclass per command: its fields are the flags, the recipe's keys and the documentation.
 
     palate sft --epochs 3                     flags win over ...
-    palate sft --recipe recipes/demo.yaml     ... the recipe's `sft:` section, which wins over ...
+    palate sft --recipe recipes/conversations.yaml ... the recipe's `sft:` section, which wins over ...
     palate.yaml                               ... the project's `sft:` section, which wins over the defaults
 
 The sentence under each field is what `palate COMMAND --help` prints. Nothing here imports torch, duckdb or
@@ -34,6 +34,9 @@ class InitConfig:
     """The base model: `builtin`, a local folder, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct."""
     name: str | None = None
     """The project's name on screens and reports. Default: the folder's name."""
+    store: str | None = None
+    """The address of a running `palate label` on another machine, e.g. https://label.example.org: the records
+    live there, runs and models here. Its token: PALATE_TOKEN, or the file `token` in the folder."""
 
 
 @dataclass(frozen=True)
@@ -128,18 +131,50 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Open the browser app: rank completions, see the statistics."""
+    """Open the browser app: rank completions, see the statistics, invite people, talk to models."""
 
+    recipe: Path | None = None
+    """A YAML file; its section `label` sets defaults."""
     project: Path = Path(".")
     """The project folder."""
     host: str = "127.0.0.1"
-    """The address to listen on. Anything but localhost is for trusted networks only."""
+    """The address to listen on. Anything but localhost: put it behind a proxy with TLS."""
     port: int = 7860
     """The port to listen on; the next free one when it is taken."""
     annotator: str | None = None
     """Your name on the votes. Default: asked for on the first screen."""
     browser: bool = True
     """Open the page when a desktop is there."""
+    overlap: int = 1
+    """Ask for this many annotators' answers ..."""
+    overlap_share: float = 1.0
+    """... on this share of the comparisons (0..1, chosen by hash); the others keep their own number."""
+    lease_minutes: float = 10.0
+    """An item whose page gave no sign of life for so long is offered to others."""
+    repeat_share: float = 0.0
+    """Show an annotator this share of their items once more, later, in reversed order (0..0.5)."""
+    gold_share: float = 0.0
+    """Share of items that are gold questions, as long as there are some (0..0.5)."""
+    partial: bool = True
+    """Accept rankings of three or more answers that leave some of them out."""
+    criteria: tuple[str, ...] = ()
+    """Rate every answer on these, 1 to 5: --criteria helpful honest harmless."""
+    guidelines: Path | None = None
+    """A Markdown file with instructions; a changed file becomes a new version."""
+    language: str = "en"
+    """Language of the screens: en, de."""
+    endpoints: Path | None = None
+    """A YAML list of OpenAI-compatible endpoints for the live screen: name, url, model, key_env."""
+    webhooks: Path | None = None
+    """A YAML list of webhooks: url, secret_env, events (vote, batch_done)."""
+    root_path: str = ""
+    """Where a proxy mounts the app, e.g. /palate."""
+    trusted_hosts: tuple[str, ...] = ()
+    """Host names under which a proxy is reached; localhost and --host are always trusted."""
+    proxies: tuple[str, ...] = ()
+    """Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    backup_minutes: float = 60.0
+    """Back the database up so often while votes come in; 0 never."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +217,8 @@ class RewardConfig:
     """Whose votes."""
     source: str | None = None
     """Only votes on prompts from this source."""
+    view: str | None = None
+    """A saved view of the votes, by name: which of them count, and how they are put together (palate view)."""
     split_by: str | None = None
     """A regular expression on the prompt's text: prompts with the same first group are held out together."""
     folds: int = 0
@@ -222,6 +259,8 @@ class DpoConfig:
     """Whose votes."""
     source: str | None = None
     """Only votes on prompts from this source."""
+    view: str | None = None
+    """A saved view of the votes, by name: which of them count, and how they are put together (palate view)."""
     beta: float = 0.3
     """How dear it is to leave the reference (Rafailov et al. 2023, eq. 7). With a few hundred rankings 0.1, the
     paper's value, wanders off: longer answers, no better ones."""
@@ -301,12 +340,69 @@ class RunsConfig:
 
 @dataclass(frozen=True)
 class StatsConfig:
-    """What the votes say: progress, agreement, side and length bias."""
+    """What the votes say: progress, agreement, annotators, models, and what training would take."""
 
     project: Path = Path(".")
     """The project folder."""
+    section: Literal["progress", "agreement", "annotators", "models", "data", "training"] | None = None
+    """Only this section of Review."""
+    kind: Literal["human", "rule", "model"] = "human"
+    """Votes of people, of rules (palate simulate), or of models as judges; kinds never mix."""
+    source: str | None = None
+    """Only votes on prompts from this source."""
+    tag: str | None = None
+    """Only votes on prompts with this tag."""
+    since: str | None = None
+    """The first day whose votes count, e.g. 2026-08-01 (UTC)."""
+    until: str | None = None
+    """The last day whose votes count (UTC)."""
     json: bool = False
     """Print JSON instead of tables."""
+    html: Path | None = None
+    """Write everything, with plots, into this one HTML file instead."""
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """Saved views: which votes training takes, how they are put together, and what that does to them."""
+
+    name: Positional[str | None] = None
+    """The view. Alone: show it; with any setting below: save it so; without a name: list all."""
+    aggregate: Literal["vote", "majority", "reliability"] | None = None
+    """`vote`: each vote as it is; `majority`: the label most annotators gave a pair; `reliability`: votes weighted by
+    how often their annotator is right. Default: vote."""
+    min_strength: Literal[1, 2, 3] | None = None
+    """Only pairs won by at least this: 1 slightly, 2 better, 3 much better. Where nobody gave one, the pair is left out."""
+    unknown_strength: bool = False
+    """With --min-strength: keep pairs whose strength nobody gave."""
+    ties: bool = True
+    """Keep pairs that are tied; a majority that is split evenly is a tie."""
+    min_agreement: float | None = None
+    """Only pairs on which this share of the votes says the same, of two votes or more, e.g. 0.6."""
+    keep_single: bool = False
+    """With --min-agreement: keep pairs that have one vote."""
+    exclude: tuple[str, ...] = ()
+    """Annotators whose votes don't count, by name or id."""
+    kinds: tuple[Literal["human", "rule", "model"], ...] = ()
+    """Kinds of annotators whose votes count. Default: all."""
+    source: str | None = None
+    """Only votes on prompts from this source."""
+    tag: str | None = None
+    """Only votes on prompts with this tag."""
+    purposes: tuple[Literal["train", "random", "repeat", "gold"], ...] = ("train", "random", "repeat")
+    """Only votes on comparisons made for these purposes."""
+    since: str | None = None
+    """The first day whose votes count, e.g. 2026-03-01 (UTC)."""
+    until: str | None = None
+    """The last day whose votes count (UTC)."""
+    refresh: bool = False
+    """Save it once more as it is, with weights of reliability from the votes there are now."""
+    delete: bool = False
+    """Forget the view."""
+    json: bool = False
+    """Print JSON instead of tables."""
+    project: Path = Path(".")
+    """The project folder."""
 
 
 @dataclass(frozen=True)
@@ -321,6 +417,42 @@ class ExportConfig:
     """Whose votes."""
     project: Path = Path(".")
     """The project folder."""
+
+
+@dataclass(frozen=True)
+class RecoverConfig:
+    """Put a database right that can't be opened: from its log, a backup and the journal of votes."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    dry_run: bool = False
+    """Say what would be done, and change nothing."""
+
+
+@dataclass(frozen=True)
+class BackupConfig:
+    """Back the database up, while the app runs or not; read again and compared before it counts."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    keep: int = 8
+    """Keep the newest backups, so many ..."""
+    days: int = 14
+    """... and the last one of each of so many days."""
+
+
+@dataclass(frozen=True)
+class RestoreConfig:
+    """Put a backup back, and every vote that was given since on top of it, from the journal."""
+
+    backup: Positional[str]
+    """Which one: `latest`, its name in backups/, or a file."""
+    project: Path = Path(".")
+    """The project folder."""
+    to: Path | None = None
+    """Make the restored database a project of its own, in this folder. Default: the project's place."""
+    force: bool = False
+    """Put it where a database is already; that one is kept under recovery/."""
 
 
 @dataclass(frozen=True)

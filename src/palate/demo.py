@@ -94,7 +94,7 @@ def _fresh_project(folder: Path, seed: int) -> Project:
             raise UserError(
                 f"{folder} holds a project that is not a demo; choose another folder: palate demo FOLDER"
             )
-        Project.open(folder).store().close()  # says so when a label server is running on it
+        Project.open(folder).own_store().close()  # says so when a label server is running on it
         shutil.rmtree(folder)
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; choose another folder: palate demo FOLDER")

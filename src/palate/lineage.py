@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from palate import config, lineage_text
 from palate.config import RunsConfig, UserError
+from palate.data.any_store import AnyStore
 from palate.data.records import Run
-from palate.data.store import Store
 from palate.project import Project
 from palate.runs import content_hash, file_hash
 
@@ -191,18 +191,20 @@ def changed_settings(run: Run) -> dict[str, Any]:
     }
 
 
-def _open(project: Project) -> tuple[Store | None, tuple[str, ...]]:
+def _open(project: Project) -> tuple[AnyStore | None, tuple[str, ...]]:
     """The database, or why it was not asked; one that is missing is not made."""
     not_asked = "which runs brought the votes and completions was not looked up"
-    if not project.database.exists():
+    if project.server is None and not project.database.exists():
         return None, (f"{project.database} is not there: {not_asked}",)
     try:
-        return project.store(), ()
+        store = project.store()
+        store.value("SELECT 1")  # a server that is away says so now
+        return store, ()
     except UserError as error:
         return None, (f"{error}; {not_asked}",)
 
 
-def _step(run: Run, runs: Mapping[str, Run], store: Store | None) -> Step:
+def _step(run: Run, runs: Mapping[str, Run], store: AnyStore | None) -> Step:
     columns = _ids(run)
     origins: dict[str, list[str]] = {parent: ["parent"] for parent in run.parents}
     notes: list[str] = []
@@ -219,7 +221,14 @@ def _step(run: Run, runs: Mapping[str, Run], store: Store | None) -> Step:
         for origin, count in _brought(store, kind, columns[kind]).items():
             if origin != run.id:
                 origins.setdefault(origin, []).append(f"{count:,} {kind}s")
-    notes += [f"{origin} is not among the runs any more" for origin in origins if origin not in runs]
+    missing = [origin for origin in origins if origin not in runs]
+    elsewhere = _elsewhere(store, missing, Path(run.path).parent)
+    notes += [
+        f"{origin} ran on another machine"
+        if origin in elsewhere
+        else f"{origin} is not among the runs any more"
+        for origin in missing
+    ]
     return Step(
         run, changed_settings(run), _inputs(run), votes, _weights(run),
         {origin: tuple(why) for origin, why in origins.items()}, tuple(notes),
@@ -241,7 +250,7 @@ def _ids(run: Run) -> dict[str, list[str]]:
     return {kind: list(ids) for kind, ids in found.items()}
 
 
-def _votes(store: Store | None, ids: Sequence[str], annotators: int) -> Votes:
+def _votes(store: AnyStore | None, ids: Sequence[str], annotators: int) -> Votes:
     if store is None:
         return Votes(tuple(ids), annotators)
     rows = store.rows(
@@ -258,7 +267,7 @@ def _votes(store: Store | None, ids: Sequence[str], annotators: int) -> Votes:
     return Votes(tuple(ids), annotators, by_kind, by_run)
 
 
-def _brought(store: Store | None, table: str, ids: Sequence[str]) -> dict[str, int]:
+def _brought(store: AnyStore | None, table: str, ids: Sequence[str]) -> dict[str, int]:
     """Run id -> how many of these prompts or completions it added."""
     if store is None or not ids:
         return {}
@@ -268,6 +277,15 @@ def _brought(store: Store | None, table: str, ids: Sequence[str]) -> dict[str, i
         [list(ids)],
     )
     return {row["run_id"]: row["rows"] for row in rows}
+
+
+def _elsewhere(store: AnyStore | None, ids: Sequence[str], folder: Path) -> set[str]:
+    """Which of these runs the store has a record of, from another folder than this one."""
+    if store is None or not ids:
+        return set()
+    wanted = "SELECT id, record ->> '$.path' AS path FROM run WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+    rows = store.rows(wanted, [list(ids)])
+    return {str(row["id"]) for row in rows if Path(str(row["path"])).parent != folder}
 
 
 def _inputs(run: Run) -> tuple[Input, ...]:

@@ -235,6 +235,9 @@ def _votes(votes: "Votes") -> str:
 
 
 def _setting(value: Any) -> str:
+    if isinstance(value, dict):  # a saved view, as it was: its name and what it sets
+        rest = [f"{k} {_setting(v)}" for k, v in value.items() if k != "name" and v not in (None, False, [])]
+        return f"{value.get('name', '')} ({', '.join(rest)})"
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

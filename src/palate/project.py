@@ -3,11 +3,17 @@
 project = Project.open(Path("my-project"))
 with project.store() as store: ...
 with project.start("sft", config, parents=()) as run: ...
+
+While `palate label` owns the database, here or on another machine (`store:` in palate.yaml), `store()` gives the
+same interface over HTTP. Runs stay in the folder in which they ran; their records are mirrored into the store.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +21,16 @@ from typing import Any
 import yaml
 
 from palate.config import BUILTIN, UserError, read_yaml
+from palate.data.address import running, token_for
+from palate.data.any_store import AnyStore
 from palate.data.records import Run
-from palate.data.store import Store
+from palate.data.remote import RemoteStore, RunTaken
+from palate.data.store import FileInUse, Store
 from palate.runs import ActiveRun, begin, read_runs
+
+WAIT_FILE, WAIT_SERVER = 1.0, 8.0  # seconds for another command to finish, for a server to be up
+_STEP = 0.25
+HERE = "the running `palate label`"
 
 
 @dataclass(frozen=True)
@@ -28,22 +41,29 @@ class Project:
     name: str
     base: str
     settings: dict[str, dict[str, Any]]  # defaults per command, from palate.yaml
+    server: str | None = None  # the address of the store, when it is on another machine
 
     @classmethod
-    def create(cls, folder: Path, base: str = BUILTIN, name: str | None = None) -> "Project":
-        """Make the folder, or return the project that is there already."""
+    def create(
+        cls, folder: Path, base: str = BUILTIN, name: str | None = None, store: str | None = None
+    ) -> "Project":
+        """Make the folder; a UserError when it holds a project already."""
         marker = folder / "palate.yaml"
         if marker.exists():
             raise UserError(f"{folder} already holds a project ({marker}); choose another folder")
+        if store is not None and not store.startswith(("http://", "https://")):
+            raise UserError(f"--store takes an address like https://label.example.org, got {store!r}")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "runs").mkdir(exist_ok=True)
         name = name or folder.resolve().name
         if base != BUILTIN and Path(base).expanduser().is_dir():
             base = str(Path(base).expanduser().resolve())  # a relative folder would break in another cwd
         header = "# A Palate project. A section named after a command (sft:, dpo:, ...) sets its defaults.\n"
-        marker.write_text(header + yaml.safe_dump({"name": name, "base": base}, sort_keys=False), "utf-8")
+        content = {"name": name, "base": base} | ({"store": store.rstrip("/")} if store else {})
+        marker.write_text(header + yaml.safe_dump(content, sort_keys=False), "utf-8")
         project = cls.open(folder)
-        project.store().close()
+        if store is None:
+            project.own_store().close()
         return project
 
     @classmethod
@@ -56,19 +76,48 @@ class Project:
             )
         content = read_yaml(marker)
         name, base = content.pop("name", folder.resolve().name), content.pop("base", BUILTIN)
+        server = os.environ.get("PALATE_STORE") or content.pop("store", None)
+        content.pop("store", None)
         for key, value in content.items():
             if not isinstance(value, dict):
                 raise UserError(f"{marker}: '{key}' must be a section of settings, it is {value!r}")
-        return cls(folder.resolve(), str(name), str(base), content)
+        return cls(folder.resolve(), str(name), str(base), content, str(server) if server else None)
 
     @property
     def database(self) -> Path:
         """The DuckDB file."""
         return self.folder / "palate.duckdb"
 
-    def store(self, memory_limit: str | None = None) -> Store:
-        """Open the database; close it before long work, so that others can use it."""
-        return Store(self.database, memory_limit)
+    def store(self, memory_limit: str | None = None) -> AnyStore:
+        """The store: the database, or the server that owns it. Close it before long work."""
+        if self.server is not None:
+            return RemoteStore(self.server, token_for(self.server, self.folder))
+        waited = 0.0
+        while True:
+            try:
+                return Store(self.database, memory_limit)
+            except FileInUse as error:
+                in_use = error
+            address = running(self.folder)
+            if address is not None:
+                remote = RemoteStore(address.url, address.token, HERE)
+                if remote.answers():
+                    return remote
+                remote.close()
+            if waited >= (WAIT_SERVER if address else WAIT_FILE):
+                raise in_use
+            time.sleep(_STEP)
+            waited += _STEP
+
+    def own_store(self, opened: Callable[[Path], Store] = Store) -> Store:
+        """The database itself, for who owns it from now on; a UserError when another process does."""
+        return opened(self.own_database())
+
+    def own_database(self) -> Path:
+        """The DuckDB file of a project whose records are here; a UserError when they are elsewhere."""
+        if self.server is not None:
+            raise UserError(f"the records of this project are at {self.server}: run this there")
+        return self.database
 
     def runs(self) -> list[Run]:
         """All runs, oldest first."""
@@ -92,7 +141,7 @@ class Project:
         self, stage: str, config: dict[str, Any], parents: Sequence[str] = (), seed: int | None = None
     ) -> Iterator[ActiveRun]:
         """A run that ends as done, failed or stopped whatever happens; mirrored into the database."""
-        run = begin(self.folder / "runs", stage, config, tuple(parents), seed)
+        run = self._begin(stage, config, tuple(parents), seed)
         try:
             yield run
         except KeyboardInterrupt:
@@ -106,16 +155,38 @@ class Project:
         finally:
             self._mirror(run.record)
 
+    def _begin(
+        self, stage: str, config: dict[str, Any], parents: tuple[str, ...], seed: int | None
+    ) -> ActiveRun:
+        """A run under an id that no other machine has. One that runs elsewhere than its store is registered now."""
+        taken: set[str] = set()
+        with suppress(UserError), self.store() as store:
+            taken = {row["id"] for row in store.rows("SELECT id FROM run WHERE stage = ?", [stage])}
+        while True:
+            run = begin(self.folder / "runs", stage, config, parents, seed, taken)
+            if self.server is None:
+                return run
+            try:
+                with self.store() as store:
+                    store.put_run(run.record)
+            except RunTaken:  # another machine was quicker
+                taken.add(run.id)
+            except UserError as error:
+                run.end("failed", str(error))
+                raise
+            else:
+                return run
+            run.end("failed")
+            shutil.rmtree(run.path)
+
     def _mirror(self, run: Run) -> None:
-        """Copy the record into the database; when another process owns it, the next open catches up."""
-        try:
-            with self.store() as store:
-                known = {row["id"] for row in store.rows("SELECT id FROM run")}
-                for record in self.runs():
-                    if record.id == run.id or record.id not in known:
-                        store.put_run(record)
-        except UserError:
-            return
+        """Copy the record into the store; when it can't be reached, the next run catches up."""
+        with suppress(UserError), self.store() as store:
+            store.put_run(run)
+            known = {row["id"] for row in store.rows("SELECT id FROM run")}
+            for record in self.runs():
+                if record.id not in known:
+                    store.put_run(record)
 
     def read_json(self, run_id: str, name: str) -> Any:
         """A JSON file of a run."""

@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from palate.config import UserError
+from palate.data.address import alive
 from palate.data.records import Run, RunStatus
 
 _PACKAGES = ("palate", "torch", "transformers", "trl", "peft", "duckdb", "gradio", "datasets", "pyarrow")
@@ -85,11 +86,17 @@ class ActiveRun:
 
 
 def begin(
-    runs: Path, stage: str, config: dict[str, Any], parents: tuple[str, ...], seed: int | None
+    runs: Path,
+    stage: str,
+    config: dict[str, Any],
+    parents: tuple[str, ...],
+    seed: int | None,
+    taken: Collection[str] = (),
 ) -> ActiveRun:
-    """Make the next free folder `runs/STAGE-N` and its record."""
+    """Make the next free folder `runs/STAGE-N` and its record; `taken` are ids of runs on other machines."""
     runs.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(p.name.rpartition("-")[2]) for p in _folders(runs, stage)), default=0)
+    names = {path.name for path in runs.glob(f"{stage}-*")} | set(taken)
+    number = 1 + max((_number(name, stage) for name in names), default=0)
     while True:
         path = runs / f"{stage}-{number}"
         try:
@@ -114,7 +121,7 @@ def read_runs(runs: Path) -> list[Run]:
         except ValueError as error:
             raise UserError(f"{path} is not readable: {error}; restore or remove its folder") from error
         record = {**record, "parents": tuple(record["parents"]), "path": str(path.parent)}
-        if record["status"] == "running" and not _alive(record["pid"]):
+        if record["status"] == "running" and not alive(record["pid"]):
             record["status"] = "interrupted"
         found.append(Run(**record))
     return sorted(found, key=lambda run: (run.created_at, run.id))
@@ -149,10 +156,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _folders(runs: Path, stage: str) -> Iterator[Path]:
-    for path in runs.glob(f"{stage}-*"):
-        if path.name.rpartition("-")[0] == stage and path.name.rpartition("-")[2].isdigit():
-            yield path
+def _number(name: str, stage: str) -> int:
+    """N of `STAGE-N`, 0 for any other name."""
+    kind, _, number = name.rpartition("-")
+    return int(number) if kind == stage and number.isdigit() else 0
 
 
 def _write_record(record: Run) -> None:
@@ -165,18 +172,6 @@ def _write_record(record: Run) -> None:
     with temporary.open("rb") as handle:
         os.fsync(handle.fileno())
     temporary.replace(path)
-
-
-def _alive(pid: int | None) -> bool:
-    if not pid:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _utc() -> str:

@@ -164,10 +164,10 @@ def _save(
         for task, row in zip(tasks, answers, strict=True)
         if len(row) >= 2
     ]
-    with project.store() as store, store.transaction():
-        new = store.add_completions(completions)
-        counts["known"] += len(completions) - new
-        counts["new_comparisons"] += store.add_comparisons(comparisons)
+    with project.store() as store:
+        new, new_comparisons = store.add_all(completions, comparisons)
+    counts["known"] += len(completions) - new
+    counts["new_comparisons"] += new_comparisons
     counts["completions"] += new
     counts["stopped"] += sum(c.finish_reason == "stop" for c in completions)
     counts["kept"] += len(completions)

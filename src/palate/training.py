@@ -10,7 +10,7 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
@@ -19,10 +19,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from palate.config import UserError
+from palate.data import training_views
 from palate.data.preferences import Annotators, origins, rankings
+from palate.data.training_views import View
 from palate.doctor import check_finite, cut_message
 from palate.hardware import Hardware
 from palate.project import Project
+from palate.runs import ActiveRun
 from palate.sequences import EncodedTree, Encoder
 from palate.tree import micro_batches
 
@@ -69,21 +72,60 @@ def starting_point(project: Project, base: str | None) -> tuple[str, tuple[str, 
     return ref, (ref,) if any(run.id == ref for run in project.runs()) else ()
 
 
+class Rankings(NamedTuple):
+    """What is learned from: rows of data.preferences, the runs that brought them, the view that made them."""
+
+    table: pa.Table
+    brought_by: tuple[str, ...]
+    view: View | None
+
+    def recorded(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A run's settings with the whole definition of the view in place of its name: it may be changed later."""
+        return config if self.view is None else {**config, "view": self.view.record()}
+
+    def freeze(self, active: ActiveRun) -> None:
+        """Keep the rows with the run, and the view's weights of annotators where it has some; says which view."""
+        active.freeze("train", self.table)
+        if self.view is not None:
+            print(
+                f"{active.id} takes the view '{self.view.name}': {', '.join(self.view.definition.in_words())}"
+            )
+        if self.view is not None and self.view.weights is not None:
+            weights = sorted(self.view.weights.items())
+            columns = {
+                "annotator": [who for who, _ in weights],
+                "weight": [float(value) for _, value in weights],
+            }
+            schema = pa.schema([("annotator", pa.string()), ("weight", pa.float64())])
+            active.freeze("view_weights", pa.table(columns, schema))
+
+
 def read_rankings(
-    project: Project, annotators: Annotators, source: str | None, split_by: str | None, limit: int | None
-) -> tuple[pa.Table, tuple[str, ...]]:
-    """(rankings to learn from, at most `limit`; runs that brought them). The database is closed again."""
+    project: Project,
+    annotators: Annotators,
+    source: str | None,
+    split_by: str | None,
+    limit: int | None,
+    view: str | None = None,
+) -> Rankings:
+    """The rankings to learn from, at most `limit`; `view` names a saved view. The database is closed again."""
     with project.store() as store:
-        table = rankings(store, annotators, source, split_by).slice(0, limit)
+        taken = None if view is None else training_views.view(store, view)
+        table = rankings(store, annotators, source, split_by, taken).slice(0, limit)
         known = [row["source"] for row in store.rows("SELECT DISTINCT source FROM prompt ORDER BY source")]
         brought_by = origins(store, table)
     if not table.num_rows:
         whose = "" if annotators == "all" else f" by {annotators} annotators"
         where = "" if source is None else f" on prompts from '{source}' (sources here: {', '.join(known)})"
+        if view is not None:
+            raise UserError(
+                f"the view '{view}' keeps no votes{whose}{where} to learn from: `palate view {view}` shows what it "
+                "leaves out"
+            )
         raise UserError(
             f"there are no votes{whose}{where} to learn from: rank some first with `palate label`"
         )
-    return table, brought_by
+    return Rankings(table, brought_by, taken)
 
 
 def encode(rows: Sequence[dict[str, Any]], encoder: Encoder, max_length: int) -> list[EncodedTree]:

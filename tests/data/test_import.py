@@ -188,14 +188,14 @@ def test_an_error_while_saving_leaves_nothing_half_imported(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = jsonl(tmp_path / "pairs.jsonl", PAIRS)
-    add_table = Store.add_table
+    insert = Store._insert
 
-    def full(self: Store, table: str, found: pa.Table | Path) -> int:
+    def full(self: Store, cursor: object, table: str, found: pa.Table | Path) -> int:
         if table == "vote":
             raise OSError("No space left on device")
-        return add_table(self, table, found)
+        return insert(self, cursor, table, found)
 
-    monkeypatch.setattr(Store, "add_table", full)
+    monkeypatch.setattr(Store, "_insert", full)
     with pytest.raises(OSError, match="No space left"):
         run(project, path)
     monkeypatch.undo()

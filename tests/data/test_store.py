@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from palate.config import UserError
+from palate.data.columns import batches, record_table
 from palate.data.records import (
     Annotator,
     Assignment,
@@ -25,7 +26,7 @@ from palate.data.records import (
     Score,
     Vote,
 )
-from palate.data.store import Store, batches, record_table
+from palate.data.store import Store
 
 PROMPT = Prompt(
     ({"role": "user", "content": "Name a fruit, ☕."},), "test", tags=("a", "b"), meta={"group": "food"}
@@ -74,6 +75,7 @@ def test_every_record_comes_back_as_it_went_in(store: Store) -> None:
         {
             "id": PAIR.id, "prompt_id": PROMPT.id, "completion_ids": [PEAR.id, BRICK.id], "strategy": "random",
             "propensity": 0.25, "purpose": "random", "overlap": 2, "priority": 7, "run_id": None,
+            "reserved_for": None, "repeats": None,
         }
     ]  # fmt: skip
     assert store.rows("SELECT * EXCLUDE created_at FROM annotator") == [
@@ -82,7 +84,7 @@ def test_every_record_comes_back_as_it_went_in(store: Store) -> None:
     assert store.rows("SELECT * EXCLUDE created_at FROM assignment") == [
         {
             "id": SHOWN.id, "comparison_id": PAIR.id, "annotator_id": ANN.id, "display_order": [BRICK.id, PEAR.id],
-            "state": "open", "leased_until": datetime(2025, 1, 1),
+            "state": "done", "leased_until": datetime(2025, 1, 1),  # by the vote
         }
     ]  # fmt: skip
     assert store.rows("SELECT * FROM vote") == [
@@ -91,6 +93,8 @@ def test_every_record_comes_back_as_it_went_in(store: Store) -> None:
             "strength": 2, "criteria": '{"helpful":1}', "rationale": "edible", "flags": ["odd"],
             "edited_text": "A pear!", "seconds_visible": 4.5, "seconds_active": 3.25, "guideline_version": 1,
             "supersedes": None, "run_id": None, "created_at": datetime(2025, 1, 2, 3, 4, 5, 678901),
+            "reason": None,
+            "adjudicated": False,
         }
     ]  # fmt: skip
     assert store.rows("SELECT * FROM score") == [
@@ -216,7 +220,7 @@ def test_a_second_process_is_told_who_owns_the_file(tmp_path: Path) -> None:
         other = python("import sys; from palate.data.store import Store; Store(sys.argv[1])", str(path))
         _, error = other.communicate(timeout=60)
     last = error.strip().splitlines()[-1]
-    assert "UserError" in last
+    assert "FileInUse" in last
     assert f"{path} is open in another process" in last
     with Store(path) as store:  # and free again
         assert store.counts()["vote"] == 0
@@ -294,3 +298,31 @@ def test_memory_limit_is_the_databases(tmp_path: Path) -> None:
     with Store(tmp_path / "x.duckdb", "300MB") as store:
         assert store.value("SELECT current_setting('memory_limit')") == "286.1 MiB"
     assert duckdb.__version__ >= "2"
+
+
+def test_files_are_added_while_others_write(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    rows = [PROMPT, Prompt(({"role": "user", "content": "another"},))]
+    pq.write_table(record_table(rows), path)
+    seen: list[int] = []
+
+    def check(cursor: duckdb.DuckDBPyConnection) -> None:
+        seen.append(int(cursor.execute("SELECT count(*) FROM prompt").fetchall()[0][0]))
+        if len(seen) == 1:
+            assert store.counts()["prompt"] == 0  # nobody sees it before it is committed
+            store.add_prompts([PROMPT])  # nobody waits, and one that was at the same row wins
+
+    assert store.add_files({"prompt": [path]}, check) == {"prompt": 1}
+    assert seen == [2, 2] and store.counts()["prompt"] == 2
+
+    def refuse(_: duckdb.DuckDBPyConnection) -> None:
+        raise UserError("no")
+
+    with pytest.raises(UserError, match="no"):
+        store.add_files({"completion": [_parquet(tmp_path, [PEAR])]}, refuse)
+    assert store.counts()["completion"] == 0
+
+
+def _parquet(folder: Path, records: list[Completion]) -> Path:
+    pq.write_table(record_table(records), folder / "records.parquet")
+    return folder / "records.parquet"

@@ -63,6 +63,23 @@ def test_demonstrations_come_first(store: Store) -> None:
     assert read_rows(store, "best_ranked")[1] == "best_ranked"
 
 
+def test_what_an_annotator_made_better_is_a_demonstration_while_the_vote_stands(store: Store) -> None:
+    given = vote(store, answers("a", "b"), "anna", [0], [1])
+    edit = Completion(
+        QUESTION.id, "better", "person", role="edit", meta={"vote_id": given.id, "author": "anna"}
+    )
+    store.add_completions([edit])
+    table, source = read_rows(store, "auto")
+    assert (source, table["completion"].to_pylist()) == ("best_ranked", ["a", "better"])
+    table, source = read_rows(store, "demonstrations")
+    assert (source, table["completion"].to_pylist(), table["vote_ids"].to_pylist()) == (
+        "demonstrations", ["better"], [[given.id]],
+    )  # fmt: skip
+    store.add_votes([Vote(given.assignment_id, "skip", supersedes=given.id)])
+    with pytest.raises(UserError, match="there is nothing to train on"):
+        read_rows(store, "auto")
+
+
 def test_best_ranked_needs_a_majority(store: Store) -> None:
     clear, split, tied = answers("a", "b"), answers("c", "d"), answers("e", "f")
     votes = [vote(store, clear, name, [i], [1 - i]) for name, i in (("anna", 0), ("ben", 0), ("cleo", 1))]
