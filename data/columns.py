@@ -16,13 +16,14 @@ from palate.data.records import (
     Assignment,
     Comparison,
     Completion,
+    Feature,
     Prompt,
     Score,
     Vote,
     canonical,
 )
 
-Record = Prompt | Completion | Comparison | Annotator | Assignment | Vote | Score
+Record = Prompt | Completion | Comparison | Annotator | Assignment | Vote | Score | Feature
 
 TABLE: dict[type, str] = {
     Prompt: "prompt",
@@ -32,6 +33,7 @@ TABLE: dict[type, str] = {
     Assignment: "assignment",
     Vote: "vote",
     Score: "score",
+    Feature: "feature",
 }
 _JSON = {"messages", "meta", "sampling", "criteria"}  # columns stored as JSON text
 
@@ -52,6 +54,7 @@ _TYPES: dict[str, pa.DataType] = {
     "seconds_active": pa.float64(),
     "mean": pa.float64(),
     "std": pa.float64(),
+    "vector": pa.list_(pa.float32()),
     "leased_until": pa.timestamp("us"),
     "created_at": pa.timestamp("us"),
 }

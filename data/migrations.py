@@ -30,6 +30,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first_schema", _file("schema.sql")),
     Migration(2, "annotators_app", _file("schema_2.sql")),
     Migration(3, "review", _file("schema_3.sql")),
+    Migration(4, "reward_features", _file("schema_4.sql")),
 )
 
 _LEDGER = """

@@ -194,3 +194,12 @@ class Score:
     run_id: str
     mean: float
     std: float | None = None
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A completion's frozen features: what a run of `palate reward features` made of it. D numbers, the same D in a run."""
+
+    completion_id: str
+    run_id: str
+    vector: tuple[float, ...]

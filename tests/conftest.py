@@ -18,6 +18,16 @@ ROOT = Path(__file__).parents[1]
 Make = Callable[..., Project]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A browser test that fails is run once more; the summary names it (RERUN), and a second failure fails.
+
+    A real browser on two busy cores now and then takes longer than any wait foresees. Nothing else is run again.
+    """
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real people's judgements; its files are never part of the repository."""

@@ -24,8 +24,16 @@
 
     function close() {
       if (!dialog.open) return;
-      dialog.hidden = true; // at once: the next key is for the page
       dialog.close();
+      gone();
+    }
+
+    function gone() { // at once, not with the browser's event: the next key, and the next vote, are the page's
+      if (dialog.hidden) return;
+      dialog.hidden = true;
+      if (!anyOpen()) opener?.focus?.({ preventScroll: true });
+      opener = null;
+      palate.emit("panel-closed");
     }
 
     function open() {
@@ -41,12 +49,7 @@
       draw(body);
     }
 
-    dialog.addEventListener("close", () => {
-      dialog.hidden = true;
-      if (!anyOpen()) opener?.focus?.({ preventScroll: true });
-      opener = null;
-      palate.emit("panel-closed");
-    });
+    dialog.addEventListener("close", () => { if (!dialog.open) gone(); }); // closed by the browser; it may be open again
     dialog.addEventListener("keydown", (event) => { // Escape is for the panel, not for what lies behind
       if (event.key !== "Escape") return;
       event.preventDefault();

@@ -45,6 +45,10 @@ class Pairs:
     losers: Tensor
     ties: Tensor
     weights: Tensor
+    strengths: Tensor  # 0..3 how much better the winner is; NaN where nobody said
+    flips: (
+        Tensor  # 0 <= e < 0.5: how likely the vote names the wrong one (column `flip`, 0 where there is none)
+    )
 
     @classmethod
     def of(
@@ -62,6 +66,12 @@ class Pairs:
             torch.tensor([l for _, l, _ in flat], dtype=torch.long, device=device),
             torch.tensor([p["tie"] for _, _, p in flat], dtype=torch.bool, device=device),
             torch.tensor([p["weight"] for _, _, p in flat], dtype=torch.float32, device=device),
+            torch.tensor(
+                [math.nan if p.get("strength") is None else p["strength"] for _, _, p in flat],
+                dtype=torch.float32,
+                device=device,
+            ),
+            torch.tensor([p.get("flip", 0.0) for _, _, p in flat], dtype=torch.float32, device=device),
         )
 
 
