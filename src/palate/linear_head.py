@@ -76,7 +76,8 @@ class LinearHead:
         information = _information(z, c, sigmoid(z @ w + o), precision)
         logdet = float(np.linalg.slogdet(information)[1])
         evidence = value + 0.5 * size * float(np.log(precision)) - 0.5 * logdet
-        return cls(w, np.linalg.inv(information), precision, len(t), evidence)
+        covariance = np.asarray(np.linalg.inv(information), dtype=np.float64)
+        return cls(w, covariance, precision, len(t), evidence)
 
     def update(
         self, difference: NDArray[np.floating], outcome: float, weight: float = 1.0, eta: float = 1.0
