@@ -32,6 +32,8 @@ PAIR = pa.struct(
         ),  # the weights of one vote's pairs add up to 1; see view_rows for those of a view
         ("vote_id", pa.string()),
         ("annotator_id", pa.string()),
+        ("shown_first", pa.bool_()),  # the winner (of a tie: `winner`) before the loser; null: nobody knows
+        ("adjudicated", pa.bool_()),  # by a lead who had seen the others' votes
     ]
 )
 SCHEMA = pa.schema(
@@ -50,7 +52,8 @@ SCHEMA = pa.schema(
 
 _EVERY_VOTE = """
 WITH chosen AS (
-    SELECT p.*, 1.0 / count(*) OVER (PARTITION BY p.vote_id) AS weight
+    SELECT p.* REPLACE (coalesce(p.adjudicated, false) AS adjudicated),
+           1.0 / count(*) OVER (PARTITION BY p.vote_id) AS weight
     FROM preference p
     WHERE p.purpose IN ('train', 'random', 'repeat') AND (? = 'all' OR p.annotator_kind = ?)
 )
@@ -62,7 +65,8 @@ _ROWS = """
            list({'winner': list_position(c.completion_ids, winner) - 1,
                  'loser': list_position(c.completion_ids, loser) - 1,
                  'tie': tie, 'strength': strength, 'weight': weight,
-                 'vote_id': vote_id, 'annotator_id': annotator_id}
+                 'vote_id': vote_id, 'annotator_id': annotator_id, 'shown_first': winner_shown_first,
+                 'adjudicated': adjudicated}
                 ORDER BY vote_id, winner, loser) AS pairs
     FROM chosen k JOIN comparison c ON c.id = k.comparison_id
     GROUP BY k.comparison_id

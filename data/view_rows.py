@@ -17,7 +17,7 @@ CLOSE = 1e-9  # a share this little below min_agreement is rounding
 # the votes that count, pair by pair; a vote's pairs are counted before any of them is left out
 _VOTED = """voted AS (
     SELECT p.vote_id, p.comparison_id, p.annotator_id, p.winner, p.loser, p.tie, p.strength,
-           coalesce(p.adjudicated, false) AS adjudicated, least(p.winner, p.loser) AS one,
+           coalesce(p.adjudicated, false) AS adjudicated, p.winner_shown_first, least(p.winner, p.loser) AS one,
            greatest(p.winner, p.loser) AS other, 1.0 / count(*) OVER (PARTITION BY p.vote_id) AS share
     FROM preference p
     WHERE {where}
@@ -50,14 +50,17 @@ _LABELS = """labels AS (
 )"""
 _KEPT = "kept AS (SELECT * FROM labels WHERE {where})"
 _BY_VOTE = """chosen AS (
-    SELECT c.comparison_id, c.winner, c.loser, c.tie, c.strength, c.vote_id, c.annotator_id, {weight} AS weight
+    SELECT c.comparison_id, c.winner, c.loser, c.tie, c.strength, c.vote_id, c.annotator_id, c.winner_shown_first,
+           c.adjudicated, {weight} AS weight
     FROM counting c{join}
     WHERE {where}
 )"""
 _BY_MAJORITY = """chosen AS (
     SELECT c.comparison_id, coalesce(k.best, c.one) AS winner, CASE WHEN k.best = c.other THEN c.one ELSE c.other END
            AS loser, k.best IS NULL AS tie, CASE WHEN c.tie = (k.best IS NULL) THEN c.strength END AS strength,
-           c.vote_id, c.annotator_id,
+           c.vote_id, c.annotator_id, c.adjudicated,
+           CASE WHEN c.winner = coalesce(k.best, c.one) THEN c.winner_shown_first ELSE NOT c.winner_shown_first END
+           AS winner_shown_first,
            k.part / count(*) OVER (PARTITION BY c.comparison_id, c.one, c.other) AS weight
     FROM counting c JOIN kept k ON k.comparison_id = c.comparison_id AND k.one = c.one AND k.other = c.other
     WHERE {where}
@@ -71,7 +74,7 @@ Parts = tuple[list[str], list[Any]]  # conditions, the values of their question 
 
 def chosen(view: View) -> tuple[str, list[Any]]:
     """(WITH clauses that end in `chosen`, their parameters): comparison_id, winner, loser, tie, strength, weight,
-    vote_id, annotator_id. An even split becomes a tie.
+    vote_id, annotator_id, winner_shown_first, adjudicated. An even split becomes a tie.
     """
     asked = view.definition
     steps, params = list[str](), list[Any]()

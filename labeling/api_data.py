@@ -79,7 +79,7 @@ def add_data(app: FastAPI, store: Store, desk: Desk) -> None:
               responses={200: {"content": {ARROW: {}}, "description": "The rows, as an Arrow IPC stream"}})  # fmt: skip
     async def query(request: Request, body: Query) -> Response:
         """The rows of one SELECT over prompt, completion, comparison, annotator, assignment, vote, run, score,
-        guideline, withheld, training_view and the views current_vote and preference; for leads."""
+        feature, guideline, withheld, training_view and the views current_vote and preference; for leads."""
         require(request, "lead")
         file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - the response closes it
         try:

@@ -21,7 +21,7 @@ from palate.config import UserError
 from palate.data.store import Store
 
 TABLES = frozenset(
-    ("prompt", "completion", "comparison", "annotator", "assignment", "vote", "run", "score")
+    ("prompt", "completion", "comparison", "annotator", "assignment", "vote", "run", "score", "feature")
     + ("guideline", "withheld", "training_view", "current_vote", "preference")
 )
 TABLE_FUNCTIONS = frozenset(("unnest", "range", "generate_series", "json_each"))

@@ -104,6 +104,14 @@ _WRONG: dict[str, list[Rule]] = {
         Rule(_ID.format("run_id"), "run_id names a run"),
         Rule("mean IS NULL OR NOT isfinite(mean) OR NOT isfinite(coalesce(std, 0))", "mean and std are finite"),
     ],
+    "feature": [
+        Rule(_ID.format("run_id"), "run_id names a run"),
+        Rule(
+            "vector IS NULL OR len(vector) NOT BETWEEN 1 AND 4096 "
+            "OR list_bool_or(list_transform(vector, lambda x: x IS NULL OR NOT isfinite(x)))",
+            "a vector has 1 to 4,096 finite numbers",
+        ),
+    ],
 }  # fmt: skip
 # queries for rows that refer to what is not there; {rows} are those of the file, after they are stored
 _DANGLING: dict[str, list[Rule]] = {
@@ -140,6 +148,12 @@ _DANGLING: dict[str, list[Rule]] = {
     "score": [
         Rule("SELECT completion_id AS id FROM {rows} WHERE completion_id NOT IN (SELECT id FROM completion) "
          "OR completion_id IS NULL", "its completion is not known")
+    ],
+    "feature": [
+        Rule("SELECT completion_id AS id FROM {rows} WHERE completion_id NOT IN (SELECT id FROM completion) "
+         "OR completion_id IS NULL", "its completion is not known"),
+        Rule("SELECT r.completion_id AS id FROM {rows} r JOIN feature f ON f.run_id = r.run_id "
+         "WHERE len(f.vector) <> len(r.vector)", "other vectors of this run have another length"),
     ],
 }  # fmt: skip
 
@@ -192,7 +206,7 @@ def _check_columns(table: str, path: Path) -> None:
 
 
 def _check_rows(con: duckdb.DuckDBPyConnection, table: str, path: Path) -> None:
-    example = "completion_id" if table == "score" else "id"
+    example = "completion_id" if table in ("score", "feature") else "id"
     source = f"read_parquet({quoted(path)})"
     for rule in _WRONG[table]:
         try:

@@ -9,12 +9,13 @@ is cross-validated over whole groups of prompts. Not here: loss (losses.py), loo
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from palate import lineage, lineage_text
 from palate.config import RewardConfig, UserError, as_dict
 from palate.data.records import Run
 from palate.doctor import (
@@ -29,9 +30,11 @@ from palate.hardware import probe
 from palate.models import Loaded, load
 from palate.project import Project
 from palate.reward.accuracy import Accuracy, Row, accuracy, length_correlation
+from palate.reward.lexical import LexicalReward
 from palate.reward.losses import centering_penalty, kwise_loss, strength_factor
+from palate.reward.mistakes import leans, majority_rule, mistakes
 from palate.reward.model import RewardModel, read
-from palate.reward.report import Findings, report
+from palate.reward.report import About, Findings, page, report
 from palate.sequences import EncodedTree
 from palate.training import (
     Pairs,
@@ -95,13 +98,33 @@ def run(project: Project, config: RewardConfig) -> Run:
             folds=folds,
             length_correlation=length_correlation(held_rows or rows, held_scores or scores),
             reload_error=reload_error,
+            **_beside(_pick(rows, train), held_rows, held_scores),
         )
         active.metrics(**found.metrics())
         (active.path / "report.md").write_text(report(active.id, found), encoding="utf-8")
+        about = About(
+            active.id, project.name, active.record.created_at[:16].replace("T", " ") + " UTC", settings,
+            lineage_text.text(lineage.walk(project, active.id)),
+        )  # fmt: skip
+        (active.path / "report.html").write_text(page(about, found), encoding="utf-8")
         print(found.summary())
-        print(f"made {active.path / 'reward'} and report.md beside it")
+        print(f"made {active.path / 'reward'}, report.html and report.md beside it")
         print("next: palate dpo, or palate eval to compare models by this reward")
     return active.record
+
+
+def _beside(train: Sequence[Row], held: Sequence[Row], scores: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """What the report holds the reward against, and where it errs."""
+    votes = [pair for row in train for pair in row["pairs"]]
+    used = {"rankings": len(train), "pairs": len(votes), "votes": len({pair["vote_id"] for pair in votes}),
+            "annotators": len({pair["annotator_id"] for pair in votes}), "held-out rankings": len(held)}  # fmt: skip
+    return {
+        "used": used,
+        "baseline": accuracy(held, LexicalReward.fit(train).scores(held)) if held else None,
+        "ceiling": majority_rule(held),
+        "leans": leans(held, scores) if held else None,
+        "mistakes": mistakes(held, scores),
+    }
 
 
 def split(rows: Sequence[Row]) -> tuple[list[int], list[int], str]:

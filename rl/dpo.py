@@ -24,7 +24,9 @@ from palate.doctor import check_moved, check_step0, check_template, check_traina
 from palate.hardware import probe
 from palate.models import load, lora, save_adapter
 from palate.project import Project
+from palate.reward import annotators
 from palate.reward.accuracy import Accuracy, accuracy
+from palate.reward.annotators import Annotators
 from palate.rl.losses import dpo_loss
 from palate.runs import ActiveRun
 from palate.sequences import EncodedTree
@@ -63,7 +65,9 @@ def run(project: Project, config: DpoConfig) -> Run:
     ref, parents = starting_point(project, config.base)
     taken = read_rankings(project, config.annotators, config.source, None, config.limit, config.view)
     settings = taken.recorded(as_dict(config))
-    with project.start("dpo", settings, (*parents, *taken.brought_by), config.seed) as active:
+    told = told_apart(project, taken.table) if config.annotator_model == "flips" else None
+    origins = (*parents, *taken.brought_by, *((told[0].id,) if told else ()))
+    with project.start("dpo", settings, origins, config.seed) as active:
         taken.freeze(active)
         loaded = load(project, ref, hardware)
         active.update(template_hash=loaded.encoder.template_hash)
@@ -73,6 +77,9 @@ def run(project: Project, config: DpoConfig) -> Run:
         if not train:
             raise UserError("no vote on a training prompt prefers one completion to another; rank some first")
         print(f"{active.id}: DPO on {ref}, {len(train)} rankings with a decided pair ({hardware})")
+        if told:
+            train = _with_flips(train, *told)
+            told[1].save(active.path)
 
         steps = batches(len(train), config.batch_size, config.epochs, config.seed)
         budget = token_budget(loaded.model.config, hardware)
@@ -97,6 +104,38 @@ def run(project: Project, config: DpoConfig) -> Run:
         active.update(artefact={"kind": "adapter", "path": "adapter", "base": ref})
         _report(active, history, _held_out_accuracy(forward, test, held_out, config.beta, budget))
     return active.record
+
+
+def told_apart(project: Project, table: pa.Table) -> tuple[Run, Annotators]:
+    """The latest reward run that has judged the annotators of (some of) these votes, and what it found."""
+    ours = _votes_of(table)
+    for one in reversed(project.runs()):
+        folder = Path(one.path)
+        if one.stage == "reward" and one.status == "done" and (folder / annotators.FILE).exists():
+            theirs = _votes_of(pq.read_table(folder / "data" / "train.parquet", columns=["pairs"]))
+            if ours & theirs:
+                return one, annotators.load(folder)
+    raise UserError(
+        "--annotator-model flips takes what a reward run found out about the annotators of these votes, and none did: "
+        "run `palate reward` first, or leave it off"
+    )
+
+
+def _with_flips(rows: Sequence[dict[str, Any]], judge: Run, known: Annotators) -> list[dict[str, Any]]:
+    """The rows with each pair's flip; rows that only annotators below chance decided are left out."""
+    made = known.applied(rows, "flips")
+    kept = [row for row in made if any(pair["weight"] > 0 and not pair["tie"] for pair in row["pairs"])]
+    if not kept:
+        raise UserError(
+            f"{judge.id} takes every annotator of these votes to be worse than chance: look at palate stats, or leave "
+            "--annotator-model off"
+        )
+    print(f"  annotators as {judge.id} judged them: {annotators.changed(rows, made)}")
+    return kept
+
+
+def _votes_of(table: pa.Table) -> set[str]:
+    return {pair["vote_id"] for pairs in table["pairs"].to_pylist() for pair in pairs}
 
 
 def default_learning_rate(weights: int) -> float:
@@ -161,7 +200,12 @@ def _pair_losses(
     pairs = Pairs.of([known.pairs[row] for row in rows], [len(t.completions) for t in trees], policy.device)
     won, lost = pairs.winners, pairs.losers
     losses, chosen, rejected = dpo_loss(
-        policy[won], policy[lost], reference[won], reference[lost], beta, label_smoothing
+        policy[won],
+        policy[lost],
+        reference[won],
+        reference[lost],
+        beta,
+        pairs.flips.clamp(min=label_smoothing),
     )
     lengths = torch.tensor([len(c) for tree in trees for c in tree.completions], device=policy.device)
     watched = torch.stack(

@@ -25,6 +25,17 @@ def test_auto_takes_bfloat16_only_where_the_cpu_has_it() -> None:
     assert (probe("cpu", "auto").dtype == torch.bfloat16) == fast
 
 
+def test_autocast_leaves_weights_and_their_gradients_in_float32() -> None:
+    layer = torch.nn.Linear(4, 1, bias=False)
+    with probe("cpu", "bfloat16").autocast():
+        output = layer(torch.ones(2, 4))
+    output.float().sum().backward()
+    assert layer.weight.grad is not None
+    assert (output.dtype, layer.weight.dtype, layer.weight.grad.dtype) == (
+        torch.bfloat16, torch.float32, torch.float32,
+    )  # fmt: skip
+
+
 def test_missing_device_is_one_sentence() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

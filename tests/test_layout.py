@@ -12,7 +12,16 @@ TRUNK = "trunk"
 # what a folder may import of ours; `trunk` is every module of src/palate but the two that see everything
 ALLOWED = {
     "data": {"data", "palate.config"},
-    "labeling": {"labeling", "data", "palate.config", "palate.plots", "palate.project", "palate.runs"},
+    "labeling": {
+        "labeling",
+        "data",
+        "palate.annotator_model",
+        "palate.config",
+        "palate.linear_head",
+        "palate.plots",
+        "palate.project",
+        "palate.runs",
+    },
     "sft": {"sft", "data", TRUNK},
     "reward": {"reward", "data", TRUNK},
     "rl": {"rl", "reward", "data", TRUNK},

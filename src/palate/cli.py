@@ -75,34 +75,6 @@ def _reward(config: settings.RewardConfig) -> None:
     lineage.write_card(project, train.run(project, config))
 
 
-def _reward_features(config: settings.RewardFeaturesConfig) -> None:
-    from palate.project import Project
-    from palate.reward import features
-
-    features.run(Project.open(config.project), config)
-
-
-def _reward_score(config: settings.RewardScoreConfig) -> None:
-    from palate.project import Project
-    from palate.reward import scoring
-
-    scoring.run(Project.open(config.project), config)
-
-
-def _reward_best(config: settings.RewardBestConfig) -> None:
-    from palate.project import Project
-    from palate.reward import best
-
-    best.run(Project.open(config.project), config)
-
-
-def _reward_serve(config: settings.RewardServeConfig) -> None:
-    from palate.project import Project
-    from palate.reward import served
-
-    served.run(Project.open(config.project), config)
-
-
 def _dpo(config: settings.DpoConfig) -> None:
     from palate import lineage
     from palate.project import Project
@@ -184,10 +156,6 @@ COMMANDS: dict[str, tuple[type, Command]] = {
     "stats": (settings.StatsConfig, _stats),
     "view": (settings.ViewConfig, _view),
     "reward": (settings.RewardConfig, _reward),
-    "reward features": (settings.RewardFeaturesConfig, _reward_features),
-    "reward score": (settings.RewardScoreConfig, _reward_score),
-    "reward best": (settings.RewardBestConfig, _reward_best),
-    "reward serve": (settings.RewardServeConfig, _reward_serve),
     "dpo": (settings.DpoConfig, _dpo),
     "eval": (settings.EvalConfig, _eval),
     "runs": (settings.RunsConfig, _runs),
@@ -210,8 +178,7 @@ def main(argv: list[str] | None = None) -> None:
 
         print(f"palate {__version__}")
         return
-    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
-    name, rest = " ".join(arguments[:words]), arguments[words:]
+    name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         print(f"palate: there is no command '{name}'; `palate --help` lists them", file=sys.stderr)
         raise SystemExit(2)
@@ -284,6 +251,6 @@ def _overview() -> str:
         "",
     ]
     for name, (kind, _) in COMMANDS.items():
-        lines.append(f"  {name:<17}{(kind.__doc__ or '').splitlines()[0]}")
+        lines.append(f"  {name:<10}{(kind.__doc__ or '').splitlines()[0]}")
     lines += ["", "`palate COMMAND --help` explains each setting. A first look: palate demo"]
     return "\n".join(lines)

@@ -113,11 +113,6 @@ class SampleConfig:
     """Nucleus sampling; 1.0 keeps the model's own distribution."""
     max_new_tokens: int = 96
     """Longest completion, in tokens."""
-    rank: tuple[int, ...] = ()
-    """Sizes of the sets to be ranked, made of each prompt's k completions: `--rank 2` asks for every pair, `--rank 2 4`
-    for pairs and fours, among which `palate label --select` chooses. Default: all k in one comparison."""
-    features: bool = True
-    """Compute the completions' frozen features too, from which `palate label` learns between two votes."""
     split: Literal["train", "test", "all"] = "train"
     """Which prompts. Held-out (test) prompts are kept for evaluation."""
     limit: int | None = None
@@ -162,14 +157,6 @@ class LabelConfig:
     """Share of items that are gold questions, as long as there are some (0..0.5)."""
     partial: bool = True
     """Accept rankings of three or more answers that leave some of them out."""
-    select: Literal["auto", "information", "dpo", "random"] = "auto"
-    """Which comparison comes next. `information`: what a reward model learns most from per second of reading; `dpo`:
-    pairs with a large, certain gap, from which DPO learns most; `random`: by chance; `auto`: information where the
-    completions have features (palate sample, palate reward features), else random."""
-    random_share: float = 0.15
-    """With --select: this share stays by chance (0.05..1): unbiased statistics, and the control of the next setting."""
-    control: bool = True
-    """Measure on votes given by chance whether choosing helps, and go back to chance, with a notice, when it does not."""
     criteria: tuple[str, ...] = ()
     """Rate every answer on these, 1 to 5: --criteria helpful honest harmless."""
     guidelines: Path | None = None
@@ -212,37 +199,20 @@ class SimulateConfig:
     """Added to whichever answer is shown first (same units)."""
     laziness: float = 0.0
     """Share of votes given at random."""
-    select: Literal["auto", "information", "dpo", "random"] = "random"
-    """Which comparison comes next, as in palate label."""
-    random_share: float = 0.15
-    """With --select: this share stays by chance."""
-    control: bool = True
-    """With --select: go back to chance when votes given by chance say that choosing does not help."""
     seed: int = 0
     """Makes the votes reproducible."""
 
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Learn what people prefer: a score head on the SFT model, from every ranking at once.
-
-    Also: palate reward score | best | serve | features; each has its own --help.
-    """
+    """Learn what people prefer: a score head and LoRA on the SFT model, from every ranking at once."""
 
     project: Path = Path(".")
     """The project folder."""
     recipe: Path | None = None
     """A YAML file with a `reward:` section; flags win over it."""
     base: str | None = None
-    """The model to start from: a run, a folder or a hub id, causal or for sequence classification. Default: the latest
-    SFT run, else the project's base."""
-    method: Literal["lora", "full", "freeze"] = "lora"
-    """`lora` trains adapters on all linear layers, `full` every weight, `freeze` the last --layers layers; all of them
-    the score head."""
-    lora_rank: int = 16
-    """Rank of the adapters (method lora)."""
-    layers: int = 0
-    """With method freeze: so many of the last layers train; 0 trains the score head alone."""
+    """The model to start from. Default: the latest SFT run, else the project's base."""
     annotators: Literal["all", "human", "rule", "model"] = "all"
     """Whose votes."""
     source: str | None = None
@@ -253,137 +223,26 @@ class RewardConfig:
     """A regular expression on the prompt's text: prompts with the same first group are held out together."""
     folds: int = 0
     """Cross-validate over this many folds of groups before the final fit; 0 uses the test split alone."""
-    annotator_model: Literal["flips", "weights", "off"] = "flips"
-    """Estimate along how often each annotator names the better answer, and their lean to a side and to length. `flips`:
-    the loss knows how likely a vote is wrong; `weights`: unreliable votes count less; `off`: all count the same."""
-    ties: Literal["half", "davidson", "rao_kupper", "drop"] = "half"
-    """A tie is half a win each way, or has a probability of its own (Davidson 1970, Rao and Kupper 1967)."""
-    strength: Literal["scale", "margin", "ignore"] = "scale"
-    """What "much better" does: weigh the pair more, or demand a larger margin (Touvron et al. 2023)."""
-    all_bad: float = 0.5
-    """Weight of "all bad": each answer of such a vote should score below the mean."""
     epochs: float = 1.0
-    """Passes over the rankings; more than one keeps the epoch that is best on held-out prompts."""
+    """Passes over the rankings."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: by method and model size."""
+    """Peak learning rate. Default: by model size."""
     batch_size: int = 16
     """Rankings per optimiser step."""
+    lora_rank: int = 16
+    """Rank of the adapters; 0 trains the score head alone."""
     max_length: int = 1024
     """Tokens of prompt and completion; longer prompts are cut at the start, and counted."""
     center: float = 0.01
     """Weight of the penalty that keeps mean scores near zero."""
-    uncertainty: bool = True
-    """Fit heads on frozen features too: scores with standard deviations, calibration, a learning curve."""
-    ensemble: int = 20
-    """Members of the bootstrap ensemble of heads; 0 for none."""
     limit: int | None = None
     """Use at most this many rankings (for a trial)."""
-    resume: str | None = None
-    """Go on with a stopped run, e.g. reward-3, by its own settings."""
     seed: int = 0
     """Order of the rows and initialisation."""
     device: Device = "auto"
     """Where to train."""
     dtype: Dtype = "auto"
     """Arithmetic of the forward pass."""
-
-
-@dataclass(frozen=True)
-class RewardFeaturesConfig:
-    """Compute frozen features of completions: what `palate label` learns from between two votes."""
-
-    project: Path = Path(".")
-    """The project folder."""
-    base: str | None = None
-    """Whose hidden states: an SFT run, a reward run, a folder or a hub id. Default: the latest SFT run, else the base."""
-    size: int = 256
-    """Numbers per completion, at most (principal components)."""
-    source: str | None = None
-    """Only completions of prompts from this source."""
-    limit: int | None = None
-    """At most this many completions (for a trial)."""
-    max_length: int = 1024
-    """Tokens of prompt and completion; longer prompts are cut at the start, and counted."""
-    device: Device = "auto"
-    """Where to compute."""
-    dtype: Dtype = "auto"
-    """Arithmetic of the forward pass."""
-
-
-@dataclass(frozen=True)
-class RewardScoreConfig:
-    """Score answers: rows of files, standard input (-), or all completions of the project."""
-
-    files: Positional[tuple[Path, ...]] = ()
-    """JSONL with `prompt` (a text, or messages) and `completion` or `completions`; `-` reads standard input."""
-    comparisons: bool = False
-    """Score the completions of the project's comparisons, and store the scores."""
-    reward: str | None = None
-    """A reward run, or a sequence-classification model by folder or hub id. Default: the latest reward run."""
-    out: Path | None = None
-    """Where the scored rows go (JSONL). Default: standard output."""
-    project: Path = Path(".")
-    """The project folder."""
-    batch_size: int = 256
-    """Rows read at once; each batch is written before the next is read."""
-    max_length: int | None = None
-    """Tokens of prompt and completion. Default: as the model was trained."""
-    device: Device = "auto"
-    """Where to compute."""
-    dtype: Dtype = "auto"
-    """Arithmetic of the forward pass; scores of a reward run are always computed in float32."""
-
-
-@dataclass(frozen=True)
-class RewardBestConfig:
-    """Best of n: sample n answers to each prompt and keep the one that scores highest."""
-
-    prompts: Positional[Path | None] = None
-    """JSONL with `prompt`; default: the held-out prompts of the project."""
-    n: Annotated[int, arg(aliases=["-n"])] = 16
-    """Answers per prompt."""
-    model: str | None = None
-    """Which model answers. Default: the latest SFT run."""
-    reward: str | None = None
-    """A reward run, or a sequence-classification model by folder or hub id. Default: the latest reward run."""
-    pessimism: float = 0.0
-    """Choose by mean - pessimism * standard deviation, where the reward knows its own."""
-    out: Path | None = None
-    """Where the chosen rows go (JSONL). Default: standard output."""
-    limit: int | None = None
-    """At most this many prompts."""
-    temperature: float = 1.0
-    """Sampling temperature."""
-    max_new_tokens: int = 96
-    """Longest completion, in tokens."""
-    project: Path = Path(".")
-    """The project folder."""
-    seed: int = 0
-    """Makes the samples reproducible."""
-    device: Device = "auto"
-    """Where to compute."""
-    dtype: Dtype = "auto"
-    """Arithmetic of the forward pass."""
-
-
-@dataclass(frozen=True)
-class RewardServeConfig:
-    """Serve scores over HTTP: POST /score."""
-
-    project: Path = Path(".")
-    """The project folder."""
-    reward: str | None = None
-    """A reward run, or a sequence-classification model by folder or hub id. Default: the latest reward run."""
-    host: str = "127.0.0.1"
-    """The address to listen on. Anything but localhost needs PALATE_SCORE_TOKEN, which callers then send."""
-    port: int = 8765
-    """The port to listen on."""
-    max_length: int | None = None
-    """Tokens of prompt and completion. Default: as the model was trained."""
-    device: Device = "auto"
-    """Where to compute."""
-    dtype: Dtype = "auto"
-    """Arithmetic of the forward pass; scores of a reward run are always computed in float32."""
 
 
 @dataclass(frozen=True)
@@ -408,8 +267,8 @@ class DpoConfig:
     label_smoothing: float = 0.0
     """Assumed share of flipped votes (conservative DPO)."""
     annotator_model: Literal["flips", "off"] = "off"
-    """`flips`: each annotator's own share of wrong votes, as the latest reward run estimated it, in place of one share
-    for all."""
+    """`flips`: each annotator's own share of wrong votes, as the latest reward run on these votes estimated it
+    (conservative DPO pair by pair; --label-smoothing is then the least)."""
     epochs: float = 3.0
     """Passes over the rankings."""
     learning_rate: float | None = None

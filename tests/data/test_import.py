@@ -25,6 +25,7 @@ NOTHING = {
     "assignment": 0,
     "vote": 0,
     "score": 0,
+    "feature": 0,
 }
 PAIRS = [
     {"prompt": f"Name fruit {i}.", "chosen": f"A pear, {i}.", "rejected": f"A brick, {i}."} for i in range(5)

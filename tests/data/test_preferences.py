@@ -134,7 +134,7 @@ def test_rankings_are_rows_per_comparison(desk: Desk) -> None:
     def pair(winner: int, loser: int, tie: bool, strength: int | None, vote: str, who: str) -> dict[str, Any]:
         return {
             "winner": winner, "loser": loser, "tie": tie, "strength": strength, "weight": pytest.approx(1 / 3),
-            "vote_id": vote, "annotator_id": who,
+            "vote_id": vote, "annotator_id": who, "shown_first": winner > loser, "adjudicated": False,
         }  # fmt: skip
 
     tied = sorted((0, 2), key=lambda place: three.completion_ids[place])

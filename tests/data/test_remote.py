@@ -11,12 +11,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fastapi import FastAPI
 
 from palate.config import UserError
-from palate.data import address
+from palate.data import address, features
 from palate.data.columns import record_table
 from palate.data.export import export_preferences, export_votes
 from palate.data.preferences import origins, rankings
@@ -94,6 +95,18 @@ def test_adding_is_the_same_and_twice_is_once(store: Store, remote: RemoteStore,
     assert remote.add_tables({"prompt": staged, "completion": rows}) == {"prompt": 3, "completion": 10}
     assert remote.add_all(texts[0], pairs, []) == [0, 5, 0]
     assert remote.add([Score(texts[0][0].id, "reward-1", 0.5)]) == 1
+    one, other = texts[0]
+    vectors = np.array([[0.5, -2.0], [1.0, 3.0]], dtype=np.float32)
+    assert features.latest(remote) is None
+    assert features.add(remote, "features-1", [one.id, other.id], vectors) == 2
+    assert features.latest(remote) == "features-1"
+    assert features.latest(store) == "features-1"
+    ids, found = features.read(remote, "features-1", [other.id, "unknown"])
+    assert (ids, found.tolist()) == ([other.id], [[1.0, 3.0]])
+    with pytest.raises(UserError, match="feature: other vectors of this run have another length"):
+        features.add(remote, "features-1", [texts[1][0].id], vectors[:1, :1])
+    with pytest.raises(UserError, match="feature: a vector has 1 to 4,096 finite numbers"):
+        features.add(remote, "features-1", [texts[1][0].id], np.full((1, 2), np.nan, dtype=np.float32))
     assert store.rows("SELECT messages FROM prompt WHERE id = ?", [prompts[4].id]) == [
         {
             "messages": json.dumps(

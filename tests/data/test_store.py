@@ -21,6 +21,7 @@ from palate.data.records import (
     Assignment,
     Comparison,
     Completion,
+    Feature,
     Prompt,
     Run,
     Score,
@@ -59,6 +60,7 @@ def fill(store: Store) -> None:
 def test_every_record_comes_back_as_it_went_in(store: Store) -> None:
     fill(store)
     store.add([Score(PEAR.id, "reward-1", 0.5, 0.1)])
+    store.add([Feature(PEAR.id, "features-1", (0.5, -2.0))])
     prompt, pear = (
         store.rows("SELECT * EXCLUDE created_at FROM prompt")[0],
         store.rows("SELECT * EXCLUDE created_at FROM completion WHERE seed = 3")[0],
@@ -100,8 +102,12 @@ def test_every_record_comes_back_as_it_went_in(store: Store) -> None:
     assert store.rows("SELECT * FROM score") == [
         {"completion_id": PEAR.id, "run_id": "reward-1", "mean": 0.5, "std": 0.1}
     ]
+    assert store.rows("SELECT * FROM feature") == [
+        {"completion_id": PEAR.id, "run_id": "features-1", "vector": [0.5, -2.0]}
+    ]
     assert store.counts() == {
         "prompt": 1, "completion": 2, "comparison": 1, "annotator": 1, "assignment": 1, "vote": 1, "score": 1,
+        "feature": 1,
     }  # fmt: skip
 
 

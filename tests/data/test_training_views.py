@@ -90,6 +90,9 @@ class Ballots:
         for row in table.to_pylist():
             place = row["completion_ids"].index
             assert [place(one) for one in row["completion_ids"]] == list(range(len(row["completion_ids"])))
+            assert all(
+                p["shown_first"] == (p["winner"] < p["loser"]) for p in row["pairs"]
+            )  # shown in this order
             found[row["completions"][0].split(" / ")[0]] = sorted(
                 (p["vote_id"], f"{p['winner']}{'=' if p['tie'] else '>'}{p['loser']}", round(p["weight"], 9))
                 for p in row["pairs"]

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from palate.config import DpoConfig, UserError
+from palate.data.records import Annotator, Assignment, Vote
 from palate.hardware import probe
 from palate.models import load
 from palate.project import Project
+from palate.reward import annotators
+from palate.reward.annotators import Annotators, Person
 from palate.rl import dpo
 from palate.training import encode, read_rankings
 from palate.tree import TreeForward
@@ -73,6 +76,54 @@ def test_the_same_seed_gives_the_same_weights(ranked_project: Make) -> None:
     assert runs[0].dataset_hash == runs[1].dataset_hash
     adapters = [(Path(run.path) / "adapter/adapter_model.safetensors").read_bytes() for run in runs]
     assert adapters[0] == adapters[1]
+
+
+def test_flips_come_from_the_reward_run_on_these_votes(
+    ranked_project: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two more annotators, one contrary: left out; the other's votes are smoothed; the reward run is a parent."""
+    project = ranked_project(prompts=12, held_out=4)
+    people = [Annotator("steady"), Annotator("contrary")]
+    with project.store() as store:
+        rule = str(store.value("SELECT id FROM annotator"))
+        votes = store.rows("SELECT v.ranking, v.comparison_id, v.display_order AS shown FROM current_vote v")
+        store.add_annotators(people)
+        for person, sign in zip(people, (1, -1), strict=True):
+            assignments = [Assignment(row["comparison_id"], person.id, tuple(row["shown"])) for row in votes]
+            store.add_assignments(assignments)
+            store.add_votes(
+                [
+                    Vote(one.id, "ranked", tuple(map(tuple, row["ranking"][::sign])))
+                    for one, row in zip(assignments, votes, strict=True)
+                ]
+            )
+    with pytest.raises(UserError, match="none did: run `palate reward` first"):
+        dpo.run(project, config(project, annotator_model="flips"))
+    assert project.runs() == []
+
+    plain = Person(20, 0.9, 0.8, 0.95, 0.0, 0.1, 0.0, 0.1)
+    known = Annotators({rule: plain, people[0].id: plain, people[1].id: replace(plain, eta=0.1)}, 0.5, 60)
+    with project.start("reward", {}) as judge:
+        judge.freeze("train", read_rankings(project, "all", None, None, None).table)
+        known.save(judge.path)
+    with project.start("reward", {}) as other:  # later, on no votes of these
+        other.freeze("train", read_rankings(project, "all", None, None, None).table.slice(0, 0))
+        known.save(other.path)
+    run = dpo.run(project, config(project, annotator_model="flips"))
+    assert (
+        "annotators as reward-1 judged them: 33.3 % of the weight is left out; of the rest 10.0 %"
+        in capsys.readouterr().out
+    )
+    assert "reward-1" in run.parents and "reward-2" not in run.parents
+    assert annotators.load(Path(run.path)) == known
+    assert run.metrics["accuracy"] > 0.8 and run.metrics["held_out"]["scores"]["value"] > 0.6
+
+    nobody = Annotators({who: replace(plain, eta=0.2) for who in known.people}, 0.5, 60)
+    nobody.save(judge.path)
+    with pytest.raises(
+        UserError, match="reward-1 takes every annotator of these votes to be worse than chance"
+    ):
+        dpo.run(project, config(project, annotator_model="flips"))
 
 
 def test_without_votes_it_says_what_to_do(tmp_path: Path, tiny_models: dict[str, Path]) -> None:

@@ -37,3 +37,18 @@ def test_gradient_by_finite_differences() -> None:
     generator = torch.Generator().manual_seed(0)
     terms = [torch.randn(5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(4)]
     assert torch.autograd.gradcheck(lambda *t: dpo_loss(*t, beta=0.7, label_smoothing=0.1)[0], terms)
+
+
+def test_smoothing_pair_by_pair_is_smoothing_each() -> None:
+    terms = [torch.randn(3, generator=torch.Generator().manual_seed(1)) for _ in range(4)]
+    shares = [0.0, 0.25, 0.4]
+    each = [dpo_loss(*(t[i : i + 1] for t in terms), 0.5, share)[0] for i, share in enumerate(shares)]
+    torch.testing.assert_close(dpo_loss(*terms, 0.5, torch.tensor(shares))[0], torch.cat(each))
+
+
+def test_the_margin_that_a_smoothed_vote_asks_for_is_the_log_odds_of_its_being_right() -> None:
+    for share in (0.1, 0.4):
+        best = torch.tensor([math.log((1 - share) / share)], requires_grad=True)
+        zero = torch.zeros(1)
+        dpo_loss(best, zero, zero, zero, 1.0, share)[0].sum().backward()
+        assert best.grad is not None and best.grad.item() == pytest.approx(0, abs=1e-6)
