@@ -8,16 +8,18 @@ is cross-validated over whole groups of prompts. Not here: loss (losses.py), loo
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from palate import lineage, lineage_text
 from palate.config import RewardConfig, UserError, as_dict
 from palate.data.records import Run
+from palate.data.training_views import View
 from palate.doctor import (
     check_moved,
     check_padding,
@@ -30,11 +32,14 @@ from palate.hardware import probe
 from palate.models import Loaded, load
 from palate.project import Project
 from palate.reward.accuracy import Accuracy, Row, accuracy, length_correlation
+from palate.reward.annotators import Annotators, changed, estimate, names, why_not
+from palate.reward.features import frozen
 from palate.reward.lexical import LexicalReward
 from palate.reward.losses import centering_penalty, kwise_loss, strength_factor
 from palate.reward.mistakes import leans, majority_rule, mistakes
 from palate.reward.model import RewardModel, read
 from palate.reward.report import About, Findings, page, report
+from palate.runs import ActiveRun
 from palate.sequences import EncodedTree
 from palate.training import (
     Pairs,
@@ -48,6 +53,7 @@ from palate.training import (
 )
 
 HELD_OUT_SHARE = 0.1  # of groups, when no prompt is marked as test
+FEATURES = 64  # numbers per completion, for the annotator model: few votes, few numbers
 CHECKED = 4  # rankings scored again by the checks
 Item = TypeVar("Item")
 
@@ -69,12 +75,16 @@ def run(project: Project, config: RewardConfig) -> Run:
         print(f"{active.id}: reward model on {ref}, {len(rows)} rankings ({hardware})")
         trees = encode(rows, loaded.encoder, config.max_length)
         train, test, held_out_by = split(rows)
-        folds = cross_validate(loaded, rows, trees, config) if config.folds else None
+        features = _features(loaded, rows, trees, config, taken.view)
+        folds = cross_validate(loaded, rows, trees, config, features) if config.folds else None
+        learned, annotators = believed(_pick(rows, train), features, config)
+        if annotators is not None:
+            _tell_annotators(project, active, annotators, changed(_pick(rows, train), learned))
 
         model = RewardModel.new(loaded, config.lora_rank, config.max_length, config.seed)
         check_trainable(model.modules)
         before = fingerprint(model.modules)
-        history = train_on(model, _pick(rows, train), _pick(trees, train), config, active.log)
+        history = train_on(model, learned, _pick(trees, train), config, active.log)
         check_moved(before, fingerprint(model.modules))
         _set_scale(model, _pick(trees, train))
         scores = model.score_trees(trees)
@@ -98,19 +108,55 @@ def run(project: Project, config: RewardConfig) -> Run:
             folds=folds,
             length_correlation=length_correlation(held_rows or rows, held_scores or scores),
             reload_error=reload_error,
+            annotators=annotators,
             **_beside(_pick(rows, train), held_rows, held_scores),
         )
         active.metrics(**found.metrics())
-        (active.path / "report.md").write_text(report(active.id, found), encoding="utf-8")
-        about = About(
-            active.id, project.name, active.record.created_at[:16].replace("T", " ") + " UTC", settings,
-            lineage_text.text(lineage.walk(project, active.id)),
-        )  # fmt: skip
-        (active.path / "report.html").write_text(page(about, found), encoding="utf-8")
+        _write_reports(project, active, settings, found)
         print(found.summary())
         print(f"made {active.path / 'reward'}, report.html and report.md beside it")
         print("next: palate dpo, or palate eval to compare models by this reward")
     return active.record
+
+
+def _tell_annotators(project: Project, active: ActiveRun, found: Annotators, effect: str) -> None:
+    """Keep what was found out about the annotators with the run, where DPO looks for it, and say it."""
+    found.save(active.path)
+    with project.store() as store:
+        print("\n".join(f"  {line}" for line in found.lines(names(store))))
+    print(f"  so {effect}")
+
+
+def _write_reports(project: Project, active: ActiveRun, settings: dict[str, Any], found: Findings) -> None:
+    """report.md and report.html."""
+    (active.path / "report.md").write_text(report(active.id, found), encoding="utf-8")
+    about = About(
+        active.id, project.name, active.record.created_at[:16].replace("T", " ") + " UTC", settings,
+        lineage_text.text(lineage.walk(project, active.id)),
+    )  # fmt: skip
+    (active.path / "report.html").write_text(page(about, found), encoding="utf-8")
+
+
+def _features(
+    loaded: Loaded, rows: Sequence[Row], trees: Sequence[EncodedTree], config: RewardConfig, view: View | None
+) -> dict[str, NDArray[np.float32]] | None:
+    """Frozen features of the ranked completions, for the annotator model; None, with the reason, when it can't be."""
+    if config.annotator_model == "off":
+        return None
+    if (reason := why_not(rows, view)) is not None:
+        print(f"  {reason}")
+        return None
+    return frozen(loaded, rows, trees, FEATURES)
+
+
+def believed(
+    rows: Sequence[Row], features: Mapping[str, NDArray[np.float32]] | None, config: RewardConfig
+) -> tuple[list[Row], Annotators | None]:
+    """The rows with what their own votes say of who gave them, as `annotator_model` wants it; unchanged without features."""
+    found = None if features is None else estimate(rows, features)
+    if found is None or config.annotator_model == "off":
+        return list(rows), None
+    return found.applied(rows, config.annotator_model), found
 
 
 def _beside(train: Sequence[Row], held: Sequence[Row], scores: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -154,7 +200,14 @@ def train_on(
     config: RewardConfig,
     log: Callable[..., None],
 ) -> list[Stats]:
-    """Fit the adapter and the head to the pairs of `rows`; returns the figures of each step."""
+    """Fit the adapter and the head to the pairs of `rows`; returns the figures of each step. Rows that weigh nothing
+    (all their votes are by annotators below chance) are passed over."""
+    heavy = [i for i, row in enumerate(rows) if sum(pair["weight"] for pair in row["pairs"]) > 0]
+    if not heavy:
+        raise UserError(
+            "no vote counts: every annotator is below chance; palate reward --annotator-model off"
+        )
+    rows, trees = _pick(rows, heavy), _pick(trees, heavy)
     weighted = [
         [{**pair, "weight": pair["weight"] * strength_factor(pair["strength"])} for pair in row["pairs"]]
         for row in rows
@@ -164,7 +217,7 @@ def train_on(
         chosen = _pick(trees, picked)
         scores = model.raw_scores(chosen)
         pairs = Pairs.of(_pick(weighted, picked), [len(tree.completions) for tree in chosen], scores.device)
-        loss = kwise_loss(scores, pairs.winners, pairs.losers, pairs.ties, pairs.weights)
+        loss = kwise_loss(scores, pairs.winners, pairs.losers, pairs.ties, pairs.weights, pairs.flips)
         penalty = centering_penalty(scores, pairs.winners, pairs.losers, pairs.weights)
         margins = (scores[pairs.winners] - scores[pairs.losers]).detach()
         right = (pairs.weights * torch.where(pairs.ties, 0.5, (margins > 0).float())).sum().item()
@@ -186,7 +239,11 @@ def default_learning_rate(weights: int, lora_rank: int) -> float:
 
 
 def cross_validate(
-    loaded: Loaded, rows: Sequence[Row], trees: Sequence[EncodedTree], config: RewardConfig
+    loaded: Loaded,
+    rows: Sequence[Row],
+    trees: Sequence[EncodedTree],
+    config: RewardConfig,
+    features: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Accuracy | None:
     """Each fold's groups are judged by a model that never saw them; one accuracy over all of them."""
     groups = _by_hash(rows)
@@ -200,7 +257,8 @@ def cross_validate(
         inside = [i for i, row in enumerate(rows) if row["group"] not in held]
         outside = [i for i, row in enumerate(rows) if row["group"] in held]
         model = RewardModel.new(loaded, config.lora_rank, config.max_length, config.seed)
-        train_on(model, _pick(rows, inside), _pick(trees, inside), config, lambda *_, **__: None)
+        learned, _ = believed(_pick(rows, inside), features, config)
+        train_on(model, learned, _pick(trees, inside), config, lambda *_, **__: None)
         _set_scale(model, _pick(trees, inside))
         for index, found in zip(outside, model.score_trees(_pick(trees, outside)), strict=True):
             scores[index] = found

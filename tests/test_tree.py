@@ -233,3 +233,20 @@ def test_micro_batches_keep_to_the_budget_and_lose_nothing() -> None:
     assert all(sum(tree_tokens(trees[i]) for i in group) <= 60 for group in groups)
     assert micro_batches([EncodedTree([1] * 90, [[1]], 0, 0)], 60) == [[0]]
     assert micro_batches([], 60) == []
+
+
+@pytest.mark.parametrize("layout", ["line", "shelves", "rows"])
+def test_summaries_are_last_and_mean_of_plain_rows(layout: Layout) -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
+    forward = replace(TreeForward.of(model, CPU), layout=layout)
+    trees = [
+        *TREES,
+        EncodedTree([20, 21], [[22], []], 0, 0),
+    ]  # an empty completion has the prompt's last state twice
+    found = forward.summaries(trees)
+    for tree, rows in zip(trees, found, strict=True):
+        for completion, row in zip(tree.completions, rows, strict=True):
+            hidden = model.model(torch.tensor([tree.prompt + completion])).last_hidden_state[0]
+            own = hidden[len(tree.prompt) :] if completion else hidden[-1:]
+            assert torch.allclose(row, torch.cat([own[-1], own.mean(0)]), atol=1e-5)

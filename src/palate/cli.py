@@ -47,7 +47,12 @@ def _sample(config: settings.SampleConfig) -> None:
     from palate import sampling
     from palate.project import Project
 
-    sampling.run(Project.open(config.project), config)
+    project = Project.open(config.project)
+    sampling.run(project, config)
+    if config.features:
+        from palate.reward import features
+
+        features.add_missing(project, config.device, config.dtype)
 
 
 def _label(config: settings.LabelConfig) -> None:
@@ -73,6 +78,13 @@ def _reward(config: settings.RewardConfig) -> None:
 
     project = Project.open(config.project)
     lineage.write_card(project, train.run(project, config))
+
+
+def _reward_features(config: settings.RewardFeaturesConfig) -> None:
+    from palate.project import Project
+    from palate.reward import features
+
+    features.run(Project.open(config.project), config)
 
 
 def _dpo(config: settings.DpoConfig) -> None:
@@ -156,6 +168,7 @@ COMMANDS: dict[str, tuple[type, Command]] = {
     "stats": (settings.StatsConfig, _stats),
     "view": (settings.ViewConfig, _view),
     "reward": (settings.RewardConfig, _reward),
+    "reward features": (settings.RewardFeaturesConfig, _reward_features),
     "dpo": (settings.DpoConfig, _dpo),
     "eval": (settings.EvalConfig, _eval),
     "runs": (settings.RunsConfig, _runs),
@@ -178,7 +191,8 @@ def main(argv: list[str] | None = None) -> None:
 
         print(f"palate {__version__}")
         return
-    name, rest = arguments[0], arguments[1:]
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
     if name not in COMMANDS:
         print(f"palate: there is no command '{name}'; `palate --help` lists them", file=sys.stderr)
         raise SystemExit(2)
@@ -251,6 +265,6 @@ def _overview() -> str:
         "",
     ]
     for name, (kind, _) in COMMANDS.items():
-        lines.append(f"  {name:<10}{(kind.__doc__ or '').splitlines()[0]}")
+        lines.append(f"  {name:<17}{(kind.__doc__ or '').splitlines()[0]}")
     lines += ["", "`palate COMMAND --help` explains each setting. A first look: palate demo"]
     return "\n".join(lines)

@@ -113,6 +113,8 @@ class SampleConfig:
     """Nucleus sampling; 1.0 keeps the model's own distribution."""
     max_new_tokens: int = 96
     """Longest completion, in tokens."""
+    features: bool = True
+    """Compute frozen features of the completions too (palate reward features): what is chosen from between two votes."""
     split: Literal["train", "test", "all"] = "train"
     """Which prompts. Held-out (test) prompts are kept for evaluation."""
     limit: int | None = None
@@ -205,7 +207,10 @@ class SimulateConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Learn what people prefer: a score head and LoRA on the SFT model, from every ranking at once."""
+    """Learn what people prefer: a score head and LoRA on the SFT model, from every ranking at once.
+
+    Also: palate reward features, with a --help of its own.
+    """
 
     project: Path = Path(".")
     """The project folder."""
@@ -223,6 +228,9 @@ class RewardConfig:
     """A regular expression on the prompt's text: prompts with the same first group are held out together."""
     folds: int = 0
     """Cross-validate over this many folds of groups before the final fit; 0 uses the test split alone."""
+    annotator_model: Literal["flips", "weights", "off"] = "flips"
+    """Estimate along how often each annotator names the better answer, and their lean to a side and to length. `flips`:
+    the loss knows how likely a vote is wrong; `weights`: unreliable votes count less; `off`: all count the same."""
     epochs: float = 1.0
     """Passes over the rankings."""
     learning_rate: float | None = None
@@ -241,6 +249,28 @@ class RewardConfig:
     """Order of the rows and initialisation."""
     device: Device = "auto"
     """Where to train."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass."""
+
+
+@dataclass(frozen=True)
+class RewardFeaturesConfig:
+    """Compute frozen features of completions: what `palate label` learns from between two votes."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    base: str | None = None
+    """Whose hidden states: an SFT run, a reward run, a folder or a hub id. Default: the latest SFT run, else the base."""
+    size: int = 256
+    """Numbers per completion, at most (principal components)."""
+    source: str | None = None
+    """Only completions of prompts from this source."""
+    limit: int | None = None
+    """At most this many completions (for a trial)."""
+    max_length: int = 1024
+    """Tokens of prompt and completion; longer prompts are cut at the start, and counted."""
+    device: Device = "auto"
+    """Where to compute."""
     dtype: Dtype = "auto"
     """Arithmetic of the forward pass."""
 

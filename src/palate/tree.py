@@ -174,6 +174,21 @@ class TreeForward:
         packed = self._pack(trees)
         return list(torch.split(self._decode(packed)[packed.last], [len(tree.completions) for tree in trees]))
 
+    def summaries(self, trees: Sequence[EncodedTree]) -> list[Tensor]:
+        """Per tree (K, 2 D): the decoder's output at each completion's last token, and its mean over the completion."""
+        packed = self._pack(trees)
+        hidden = self._decode(packed).float()
+        # a token stands where its follower is predicted from; the last one of a completion predicts nothing
+        own = packed.predictors.roll(-1)
+        ends = packed.owners.roll(-1) != packed.owners
+        ends[-1:] = True
+        own = torch.where(ends, packed.last[packed.owners], own)
+        last = hidden[packed.last]
+        sums = torch.zeros_like(last).index_add_(0, packed.owners, hidden[own])
+        counts = torch.bincount(packed.owners, minlength=len(last))[:, None]
+        mean = torch.where(counts > 0, sums / counts.clamp(min=1), last)
+        return list(torch.split(torch.cat([last, mean], 1), [len(tree.completions) for tree in trees]))
+
     @property
     def base(self) -> Any:
         """The transformers model, with adapters in place."""

@@ -51,3 +51,29 @@ def test_gradient_by_finite_differences() -> None:
 
 def test_strength_scales_around_one() -> None:
     assert [strength_factor(s) for s in (None, 0, 1, 2, 3)] == [1.0, 0.5, 1.0, 1.5, 2.0]
+
+
+def test_a_flip_rate_by_hand_and_without_effect_at_zero() -> None:
+    scores, first, second = torch.tensor([-2.0, 1.0]), torch.tensor([0]), torch.tensor([1])
+    no, one = torch.tensor([False]), torch.ones(1)
+    plain = kwise_loss(scores, first, second, no, one)
+    assert kwise_loss(scores, first, second, no, one, torch.zeros(1)).item() == plain.item()
+    likelihood = 0.8 / (1 + math.exp(3)) + 0.2 / (1 + math.exp(-3))
+    found = kwise_loss(scores, first, second, no, one, torch.tensor([0.2])).item()
+    assert found == pytest.approx(-math.log(likelihood), abs=1e-6)
+
+
+@pytest.mark.parametrize("flips", [None, [0.0, 0.1, 0.4]])
+def test_gradients_by_finite_differences(flips: list[float] | None) -> None:
+    scores = torch.tensor([0.4, -1.1, 2.0], dtype=torch.float64, requires_grad=True)
+    winners, losers = torch.tensor([0, 2, 1]), torch.tensor([1, 0, 2])
+    ties = torch.tensor([False, False, True])
+    weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
+    given = None if flips is None else torch.tensor(flips, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda s: (
+            kwise_loss(s, winners, losers, ties, weights, given)
+            + centering_penalty(s, winners, losers, weights)
+        ),
+        (scores,),
+    )

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from palate.config import RewardConfig, UserError
+from palate.data.records import Annotator, Assignment, Vote
 from palate.hardware import probe
 from palate.project import Project
-from palate.reward import train
+from palate.reward import annotators, train
 from palate.reward.model import load_reward
 
 Make = Callable[..., Project]
@@ -111,3 +112,48 @@ def test_a_run_that_made_no_reward_is_refused(ranked_project: Make) -> None:
         train.run(project, config(project))
     with pytest.raises(UserError, match="reward-1 made no reward model"):
         load_reward(project, "reward-1", probe("cpu", "float32"))
+
+
+def crowd_of(project: Project) -> Project:
+    """Two more annotators on every comparison: one of the same opinion as the rule, one who says the reverse."""
+    with project.store() as store:
+        people = [Annotator("same"), Annotator("reverse")]
+        store.add_annotators(people)
+        for row in store.rows("SELECT comparison_id, completion_ids, ranking FROM current_vote"):
+            for person, tiers in zip(people, (row["ranking"], row["ranking"][::-1]), strict=True):
+                assignment = Assignment(row["comparison_id"], person.id, tuple(row["completion_ids"]))
+                store.add_assignments([assignment])
+                store.add_votes([Vote(assignment.id, "ranked", tuple(tuple(tier) for tier in tiers))])
+    return project
+
+
+def test_annotators_are_told_apart_and_dpo_can_read_what_was_found(
+    ranked_project: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = crowd_of(ranked_project())
+    run = train.run(project, config(project))
+    said = capsys.readouterr().out
+    assert "reverse: " in said and "below chance: their votes are left out" in said
+    found = annotators.load(Path(run.path)).people
+    eta = {row["name"]: found[row["id"]].eta for row in rows_of(project, "SELECT id, name FROM annotator")}
+    assert eta["reverse"] < 0.5 and min(eta["same"], eta["rule"]) > 0.8
+    assert run.metrics["annotators"]["votes"] == 3 * 18 * 5
+    reward = load_reward(project, run.id, probe("cpu", "float32"))
+    scores = reward.score([QUESTION] * 3, ANSWERS)
+    assert scores[0] > scores[1] > scores[2]
+    assert "reverse" not in (Path(run.path) / "run.json").read_text()  # ids, no names
+
+    off = train.run(project, config(project, annotator_model="off", epochs=1))
+    assert not (Path(off.path) / annotators.FILE).exists() and "annotators" not in off.metrics
+
+
+def test_one_annotator_is_not_told_apart(ranked_project: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    project = ranked_project(prompts=8, held_out=2)
+    run = train.run(project, config(project, epochs=1))
+    assert "annotators are not told apart: there is one" in capsys.readouterr().out
+    assert "annotators" not in run.metrics
+
+
+def rows_of(project: Project, sql: str) -> list[dict[str, object]]:
+    with project.store() as store:
+        return store.rows(sql)
