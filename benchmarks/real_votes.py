@@ -209,7 +209,7 @@ def _hidden(rows: Sequence[Row]) -> dict[str, NDArray[np.float64]]:
     merged = [row for row in _merged(rows) if any(one not in _states for one in row["completion_ids"])]
     if merged:
         loaded = load(None, "builtin", probe("cpu", "float32"))
-        model = RewardModel.new(loaded, 0, 1024, 0)
+        model = RewardModel.new(loaded, "freeze", 1024, 0)
         with torch.no_grad():
             for row, tree in zip(merged, encode(merged, loaded.encoder, 1024), strict=True):
                 states = model.forward.last_hidden([tree])[0].double().numpy()
@@ -283,7 +283,7 @@ def _lora(rows: Sequence[Row], seed: int) -> Scorer:
     merged = _merged(rows)
     loaded = load(None, "builtin", probe("cpu", "float32"))
     config = replace(RewardConfig(), epochs=EPOCHS, batch_size=1, seed=seed)
-    model = RewardModel.new(loaded, config.lora_rank, config.max_length, seed)
+    model = RewardModel.new(loaded, config.method, config.max_length, seed, config.lora_rank)
     train_on(model, merged, encode(merged, loaded.encoder, config.max_length), config, lambda *_, **__: None)
 
     def scores(held: Sequence[Row]) -> Scores:

@@ -39,7 +39,7 @@ def ours(model: Any, rows: list[dict[str, Any]], k: int) -> dict[str, float]:
     loaded = Loaded(model, None, None, "", probe("cpu", "auto"))  # type: ignore[arg-type] # no text here
     config = RewardConfig(batch_size=BATCH[k], learning_rate=1e-4, center=0.0)
     start = time.perf_counter()
-    reward = RewardModel.new(loaded, 16, 4096, seed=0)
+    reward = RewardModel.new(loaded, "lora", 4096, seed=0)
     history = train_on(reward, [{"pairs": pairs}] * len(rows), trees, config, lambda *_, **__: None)
     return {"rankings_per_second": len(rows) / (time.perf_counter() - start), "steps": len(history)}
 

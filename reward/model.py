@@ -1,4 +1,6 @@
-"""The reward model: a causal LM's decoder, a LoRA adapter, and one linear score at the last token.
+"""The reward model: a causal LM's decoder and one linear score at the last token.
+
+What of the decoder trains is the method's: a LoRA adapter, every weight (full), or the last layers (freeze).
 
 The score of a completion is read at its last token: the stop token, or the last real one where the completion was
 cut. Scores are computed in float32 whatever the training used, so a completion's reward does not depend on the
@@ -10,10 +12,10 @@ others in its batch. Not here: training (train.py), loss (losses.py).
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,6 +30,9 @@ from palate.sequences import EncodedTree
 from palate.training import token_budget
 from palate.tree import TreeForward, micro_batches
 
+Method = Literal["lora", "full", "freeze"]
+WEIGHTS = "weights.safetensors"  # what full and freeze have changed
+
 
 @dataclass
 class RewardModel:
@@ -39,25 +44,36 @@ class RewardModel:
     max_length: int
     mean: float = 0.0
     std: float = 1.0
+    tie: nn.Parameter | None = None  # of the model of ties, see reward.losses.outcomes
+    base_weights: dict[str, Tensor] = field(default_factory=dict)  # as loaded, of what full and freeze change
 
     @classmethod
-    def new(cls, loaded: Loaded, lora_rank: int, max_length: int, seed: int) -> "RewardModel":
+    def new(
+        cls, loaded: Loaded, method: Method, max_length: int, seed: int, rank: int = 16, layers: int = 0
+    ) -> "RewardModel":
         """Untrained: the head drawn from N(0, 1 / sqrt(D + 1)) (Stiennon et al. 2020, appendix B.1)."""
         plain = TreeForward.of(loaded.model, loaded.hardware)
-        if lora_rank:
-            plain = replace(plain, model=lora(loaded.model, lora_rank, 2 * lora_rank, seed))
+        changed: dict[str, Tensor] = {}
+        if method == "lora":
+            plain = replace(plain, model=lora(loaded.model, rank, 2 * rank, seed))
         else:
             loaded.model.requires_grad_(False)
+            for name, parameter in trained_weights(
+                loaded.model, None if method == "full" else layers
+            ).items():
+                parameter.requires_grad_(True)
+                changed[name] = parameter.detach().cpu().clone()
         size = int(loaded.model.config.get_text_config().hidden_size)
         head = nn.Linear(size, 1, bias=False)
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(head.weight, std=1 / math.sqrt(size + 1), generator=generator)
-        return cls(loaded, plain, head.to(loaded.hardware.device), max_length)
+        return cls(loaded, plain, head.to(loaded.hardware.device), max_length, base_weights=changed)
 
     @property
-    def modules(self) -> nn.ModuleList:
-        """Decoder and head as one module; what requires gradients is what training changes."""
-        return nn.ModuleList([self.forward.model, self.head])
+    def modules(self) -> nn.ModuleDict:
+        """Decoder, head and, where ties have a model, its parameter; what requires gradients is what training changes."""
+        parts = {"decoder": self.forward.model, "head": self.head}
+        return nn.ModuleDict(parts if self.tie is None else {**parts, "tie": nn.ParameterList([self.tie])})
 
     def raw_scores(self, trees: Sequence[EncodedTree]) -> Tensor:
         """(C,) float32 scores of all completions of `trees`, in order, with gradients."""
@@ -105,18 +121,26 @@ class RewardModel:
         return rewards
 
     def save(self, folder: Path) -> None:
-        """Adapter, head and scale; the base stays where it is."""
+        """Adapter or changed weights, head and scale; the base stays where it is."""
         if self.forward.model is not self.loaded.model:
             save_adapter(self.forward.model, folder)
         folder.mkdir(exist_ok=True)
+        if self.base_weights:
+            now = dict(self.loaded.model.named_parameters())
+            save_file(
+                {name: now[name].detach().cpu().contiguous() for name in self.base_weights}, folder / WEIGHTS
+            )
         save_file({"weight": self.head.weight.detach().cpu()}, folder / "head.safetensors")
         content = {"mean": self.mean, "std": self.std, "max_length": self.max_length}
+        if self.tie is not None:
+            content["tie"] = float(self.tie)
         (folder / "reward.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def detach(self) -> None:
-        """Take the adapter off the base, which is then as it was loaded; this reward model is spent."""
+        """Take the adapter off the base, or put its weights back: it is as it was loaded; this reward model is spent."""
         if self.forward.model is not self.loaded.model:
             self.forward.model.unload()
+        _put(self.loaded.model, self.base_weights)
 
     def _exact(self) -> Hardware:
         return replace(self.loaded.hardware, dtype=torch.float32)
@@ -149,8 +173,52 @@ def read(loaded: Loaded, folder: Path) -> RewardModel:
 
         with quiet_libraries():
             forward = replace(forward, model=PeftModel.from_pretrained(loaded.model, str(folder)).eval())
+    before: dict[str, Tensor] = {}
+    if (folder / WEIGHTS).exists():
+        changed = load_file(folder / WEIGHTS)
+        now = dict(loaded.model.named_parameters())
+        if missing := sorted(changed.keys() - now.keys()):
+            raise UserError(f"{folder} was trained on another base: this one has no {missing[0]}")
+        before = {name: now[name].detach().cpu().clone() for name in changed}
+        _put(loaded.model, changed)
     head = nn.Linear(weight.shape[1], 1, bias=False).to(loaded.hardware.device)
     head.weight.data.copy_(weight)
     return RewardModel(
-        loaded, forward, head.requires_grad_(False), content["max_length"], content["mean"], content["std"]
+        loaded, forward, head.requires_grad_(False), content["max_length"], content["mean"], content["std"],
+        base_weights=before,
+    )  # fmt: skip
+
+
+def trained_weights(model: Any, layers: int | None) -> dict[str, nn.Parameter]:
+    """By name: every weight of the decoder (`layers` None), or those of its last `layers` layers and of what follows them.
+
+    The output head has no part in a score and stays out, unless it shares its weights with the embeddings.
+    """
+    decoder = model.get_decoder()
+    own = {id(parameter) for parameter in decoder.parameters()}
+    named = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in own}
+    if layers is None:
+        return named
+    count = int(model.config.get_text_config().num_hidden_layers)
+    if not 0 <= layers <= count:
+        raise UserError(f"--layers takes 0 to {count}, the layers of this model; got {layers}")
+    if layers == 0:
+        return {}
+    children = list(decoder.children())
+    at = next(
+        (i for i, child in enumerate(children) if isinstance(child, nn.ModuleList) and len(child) == count),
+        None,
     )
+    if at is None:
+        raise UserError("this model's layers can't be told apart: choose --method lora or full")
+    stack = children[at]
+    assert isinstance(stack, nn.ModuleList)
+    wanted = {id(p) for part in [*stack[count - layers :], *children[at + 1 :]] for p in part.parameters()}
+    return {name: parameter for name, parameter in named.items() if id(parameter) in wanted}
+
+
+@torch.no_grad()
+def _put(model: Any, weights: Mapping[str, Tensor]) -> None:
+    now = dict(model.named_parameters())
+    for name, value in weights.items():
+        now[name].copy_(value)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from palate import lineage, lineage_text
 from palate.config import RewardConfig, UserError, as_dict
@@ -35,9 +35,9 @@ from palate.reward.accuracy import Accuracy, Row, accuracy, length_correlation
 from palate.reward.annotators import Annotators, changed, estimate, names, why_not
 from palate.reward.features import frozen
 from palate.reward.lexical import LexicalReward
-from palate.reward.losses import centering_penalty, kwise_loss, strength_factor
+from palate.reward.losses import centering_penalty, kwise_loss, strength_factor, strength_margins, tie_start
 from palate.reward.mistakes import leans, majority_rule, mistakes
-from palate.reward.model import RewardModel, read
+from palate.reward.model import Method, RewardModel, read
 from palate.reward.report import About, Findings, page, report
 from palate.runs import ActiveRun
 from palate.sequences import EncodedTree
@@ -81,7 +81,7 @@ def run(project: Project, config: RewardConfig) -> Run:
         if annotators is not None:
             _tell_annotators(project, active, annotators, changed(_pick(rows, train), learned))
 
-        model = RewardModel.new(loaded, config.lora_rank, config.max_length, config.seed)
+        model = _new(loaded, config)
         check_trainable(model.modules)
         before = fingerprint(model.modules)
         history = train_on(model, learned, _pick(trees, train), config, active.log)
@@ -202,40 +202,72 @@ def train_on(
 ) -> list[Stats]:
     """Fit the adapter and the head to the pairs of `rows`; returns the figures of each step. Rows that weigh nothing
     (all their votes are by annotators below chance) are passed over."""
-    heavy = [i for i, row in enumerate(rows) if sum(pair["weight"] for pair in row["pairs"]) > 0]
-    if not heavy:
-        raise UserError(
-            "no vote counts: every annotator is below chance; palate reward --annotator-model off"
-        )
-    rows, trees = _pick(rows, heavy), _pick(trees, heavy)
+    factor = strength_factor if config.strength == "scale" else lambda _: 1.0
     weighted = [
-        [{**pair, "weight": pair["weight"] * strength_factor(pair["strength"])} for pair in row["pairs"]]
+        [
+            {**pair, "weight": pair["weight"] * factor(pair["strength"])}
+            for pair in row["pairs"]
+            if not (pair["tie"] and config.ties == "drop")
+        ]
         for row in rows
     ]
+    heavy = [i for i, pairs in enumerate(weighted) if sum(pair["weight"] for pair in pairs) > 0]
+    weighted, trees = _pick(weighted, heavy), _pick(trees, heavy)
+    if not any(pair["weight"] > 0 and not pair["tie"] for pairs in weighted for pair in pairs):
+        raise UserError(
+            "no vote that counts says what is better: all are ties, or by annotators below chance "
+            "(--annotator-model off takes those)"
+        )
+    if config.ties in ("davidson", "rao_kupper"):
+        model.tie = nn.Parameter(tie_start(_tie_share(weighted)).to(model.head.weight.device))
 
     def micro_loss(picked: list[int]) -> tuple[Tensor, Stats]:
         chosen = _pick(trees, picked)
         scores = model.raw_scores(chosen)
         pairs = Pairs.of(_pick(weighted, picked), [len(tree.completions) for tree in chosen], scores.device)
-        loss = kwise_loss(scores, pairs.winners, pairs.losers, pairs.ties, pairs.weights, pairs.flips)
+        ahead = strength_margins(pairs.strengths) if config.strength == "margin" else None
+        loss = kwise_loss(
+            scores,
+            pairs.winners,
+            pairs.losers,
+            pairs.ties,
+            pairs.weights,
+            pairs.flips,
+            ahead,
+            config.ties,
+            model.tie,
+        )
         penalty = centering_penalty(scores, pairs.winners, pairs.losers, pairs.weights)
         margins = (scores[pairs.winners] - scores[pairs.losers]).detach()
         right = (pairs.weights * torch.where(pairs.ties, 0.5, (margins > 0).float())).sum().item()
         return loss + config.center * penalty, {"accuracy": right}
 
-    rate = config.learning_rate or default_learning_rate(model.loaded.weights, config.lora_rank)
+    rate = config.learning_rate or default_learning_rate(model.loaded.weights, config.method, config.layers)
     return fit(
         "reward", model.modules, trees, [sum(p["weight"] for p in pairs) for pairs in weighted],
-        batches(len(rows), config.batch_size, config.epochs, config.seed), micro_loss, rate,
+        batches(len(trees), config.batch_size, config.epochs, config.seed), micro_loss, rate,
         token_budget(model.loaded.model.config, model.loaded.hardware), log,
     )  # fmt: skip
 
 
-def default_learning_rate(weights: int, lora_rank: int) -> float:
-    """Peak rate by the model's size; measured up to 20M weights, customary above."""
-    if lora_rank == 0:
+def default_learning_rate(weights: int, method: Method, layers: int = 0) -> float:
+    """Peak rate by method and the model's size; measured up to 20M weights, customary above."""
+    if method == "freeze" and not layers:
         return 1e-2
-    return 1e-3 if weights < 20e6 else 2e-4 if weights < 1e9 else 1e-4
+    rate = 1e-3 if weights < 20e6 else 2e-4 if weights < 1e9 else 1e-4
+    return rate if method == "lora" else rate / 10
+
+
+def _new(loaded: Loaded, config: RewardConfig) -> RewardModel:
+    return RewardModel.new(
+        loaded, config.method, config.max_length, config.seed, config.lora_rank, config.layers
+    )
+
+
+def _tie_share(rankings: Sequence[Sequence[Row]]) -> float:
+    """How much of the weight is tied."""
+    pairs = [pair for ranking in rankings for pair in ranking]
+    return float(sum(p["weight"] for p in pairs if p["tie"]) / sum(p["weight"] for p in pairs))
 
 
 def cross_validate(
@@ -256,7 +288,7 @@ def cross_validate(
         held = set(groups[fold :: config.folds])
         inside = [i for i, row in enumerate(rows) if row["group"] not in held]
         outside = [i for i, row in enumerate(rows) if row["group"] in held]
-        model = RewardModel.new(loaded, config.lora_rank, config.max_length, config.seed)
+        model = _new(loaded, config)
         learned, _ = believed(_pick(rows, inside), features, config)
         train_on(model, learned, _pick(trees, inside), config, lambda *_, **__: None)
         _set_scale(model, _pick(trees, inside))

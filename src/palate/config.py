@@ -207,7 +207,7 @@ class SimulateConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Learn what people prefer: a score head and LoRA on the SFT model, from every ranking at once.
+    """Learn what people prefer: a score head on the SFT model, from every ranking at once.
 
     Also: palate reward features, with a --help of its own.
     """
@@ -218,6 +218,11 @@ class RewardConfig:
     """A YAML file with a `reward:` section; flags win over it."""
     base: str | None = None
     """The model to start from. Default: the latest SFT run, else the project's base."""
+    method: Literal["lora", "full", "freeze"] = "lora"
+    """`lora` trains adapters on all linear layers, `full` every weight, `freeze` the last --layers layers; all of them
+    the score head."""
+    layers: int = 0
+    """With method freeze: so many of the last layers train; 0 trains the score head alone."""
     annotators: Literal["all", "human", "rule", "model"] = "all"
     """Whose votes."""
     source: str | None = None
@@ -231,14 +236,18 @@ class RewardConfig:
     annotator_model: Literal["flips", "weights", "off"] = "flips"
     """Estimate along how often each annotator names the better answer, and their lean to a side and to length. `flips`:
     the loss knows how likely a vote is wrong; `weights`: unreliable votes count less; `off`: all count the same."""
+    ties: Literal["half", "davidson", "rao_kupper", "drop"] = "half"
+    """A tie is half a win each way, has a probability of its own (Davidson 1970, Rao and Kupper 1967), or is left out."""
+    strength: Literal["scale", "margin", "ignore"] = "scale"
+    """What "much better" does: weigh the pair more, or demand a larger margin (Touvron et al. 2023)."""
     epochs: float = 1.0
     """Passes over the rankings."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: by model size."""
+    """Peak learning rate. Default: by method and model size."""
     batch_size: int = 16
     """Rankings per optimiser step."""
     lora_rank: int = 16
-    """Rank of the adapters; 0 trains the score head alone."""
+    """Rank of the adapters (method lora); alpha is twice the rank."""
     max_length: int = 1024
     """Tokens of prompt and completion; longer prompts are cut at the start, and counted."""
     center: float = 0.01

@@ -87,7 +87,7 @@ def fingerprint(model: nn.Module, trainable: bool = True) -> str:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad == trainable:
             digest.update(name.encode())
-            digest.update(parameter.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+            digest.update(parameter.detach().reshape(-1).cpu().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

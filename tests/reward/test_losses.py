@@ -6,7 +6,15 @@ from itertools import combinations
 import pytest
 import torch
 
-from palate.reward.losses import centering_penalty, kwise_loss, strength_factor
+from palate.reward.losses import (
+    Ties,
+    centering_penalty,
+    kwise_loss,
+    outcomes,
+    strength_factor,
+    strength_margins,
+    tie_start,
+)
 
 
 def softplus(x: float) -> float:
@@ -64,16 +72,61 @@ def test_a_flip_rate_by_hand_and_without_effect_at_zero() -> None:
 
 
 @pytest.mark.parametrize("flips", [None, [0.0, 0.1, 0.4]])
-def test_gradients_by_finite_differences(flips: list[float] | None) -> None:
+@pytest.mark.parametrize("margins", [None, [0.0, 1 / 3, 1.0]])
+@pytest.mark.parametrize("rule", ["half", "davidson", "rao_kupper"])
+def test_gradients_by_finite_differences(
+    rule: Ties, margins: list[float] | None, flips: list[float] | None
+) -> None:
     scores = torch.tensor([0.4, -1.1, 2.0], dtype=torch.float64, requires_grad=True)
+    tie = torch.tensor(-0.7, dtype=torch.float64, requires_grad=rule != "half")
     winners, losers = torch.tensor([0, 2, 1]), torch.tensor([1, 0, 2])
     ties = torch.tensor([False, False, True])
     weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
-    given = None if flips is None else torch.tensor(flips, dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda s: (
-            kwise_loss(s, winners, losers, ties, weights, given)
-            + centering_penalty(s, winners, losers, weights)
-        ),
-        (scores,),
+    e, ahead = (None if x is None else torch.tensor(x, dtype=torch.float64) for x in (flips, margins))
+
+    def loss(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        value = kwise_loss(s, winners, losers, ties, weights, e, ahead, rule, t)
+        return value + centering_penalty(s, winners, losers, weights)
+
+    assert torch.autograd.gradcheck(loss, (scores, tie))
+
+
+@pytest.mark.parametrize("rule", ["davidson", "rao_kupper"])
+def test_models_of_ties_are_distributions_and_start_at_the_share_of_ties(rule: Ties) -> None:
+    margins = torch.linspace(-6, 6, 25, dtype=torch.float64)
+    tie = tie_start(0.3).double()
+    win, equal, loss = outcomes(margins, rule, tie)
+    assert torch.allclose(win.exp() + equal.exp() + loss.exp(), torch.ones_like(margins))
+    assert torch.allclose(win, loss.flip(0)) and torch.allclose(equal, equal.flip(0))
+    assert equal[12].exp().item() == pytest.approx(0.3) and int(equal.argmax()) == 12
+
+
+def test_ties_by_hand() -> None:
+    margin = torch.tensor([1.0])
+    nu, theta = 0.5, 1.5
+    davidson = outcomes(margin, "davidson", torch.tensor(nu).log())
+    whole = math.exp(0.5) + nu + math.exp(-0.5)
+    assert [p.exp().item() for p in davidson] == pytest.approx(
+        [math.exp(0.5) / whole, nu / whole, math.exp(-0.5) / whole]
     )
+    rao = outcomes(margin, "rao_kupper", torch.tensor(theta - 1).log())
+    win, loss = math.e / (math.e + theta), 1 / (1 + theta * math.e)
+    assert [p.exp().item() for p in rao] == pytest.approx([win, (theta**2 - 1) * win * loss, loss])
+    assert [tie_start(share).item() for share in (0.0, 0.3, 1.0)] == pytest.approx(
+        [math.log(0.02 / 0.99), math.log(0.6 / 0.7), math.log(18)]
+    )
+
+
+def test_margins_by_hand() -> None:
+    strengths = torch.tensor([0.0, 1.0, 3.0, math.nan])
+    assert strength_margins(strengths).tolist() == pytest.approx([0, 1 / 3, 1, 0])
+    scores, first = torch.tensor([2.0, 1.0]), torch.tensor([0])
+    found = kwise_loss(
+        scores,
+        first,
+        first + 1,
+        torch.tensor([False]),
+        torch.ones(1),
+        margins=strength_margins(torch.tensor([3.0])),
+    )
+    assert found.item() == pytest.approx(math.log(2))  # ahead by just what is wanted

@@ -9,10 +9,12 @@ import pytest
 
 from palate.config import RewardConfig, UserError
 from palate.data.records import Annotator, Assignment, Vote
+from palate.doctor import fingerprint
 from palate.hardware import probe
+from palate.models import load
 from palate.project import Project
 from palate.reward import annotators, train
-from palate.reward.model import load_reward
+from palate.reward.model import WEIGHTS, RewardModel, load_reward, trained_weights
 
 Make = Callable[..., Project]
 QUESTION = [{"role": "user", "content": "where is 77?"}]
@@ -75,7 +77,7 @@ def test_rewards_have_mean_0_and_spread_1_over_the_training_completions(ranked_p
 
 def test_the_head_alone(ranked_project: Make) -> None:
     project = ranked_project(prompts=8, held_out=2)
-    run = train.run(project, config(project, lora_rank=0, learning_rate=0.1, epochs=20))
+    run = train.run(project, config(project, method="freeze", learning_rate=0.1, epochs=20))
     assert not (Path(run.path) / "reward/adapter_config.json").exists()
     assert run.metrics["loss"] < 0.69
     assert len(load_reward(project, run.id, probe("cpu", "float32")).score([QUESTION], ["a cat"])) == 1
@@ -157,3 +159,57 @@ def test_one_annotator_is_not_told_apart(ranked_project: Make, capsys: pytest.Ca
 def rows_of(project: Project, sql: str) -> list[dict[str, object]]:
     with project.store() as store:
         return store.rows(sql)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"), [("full", {}), ("freeze", {"layers": 1}), ("lora", {"ties": "davidson"}),
+                            ("lora", {"ties": "rao_kupper", "strength": "margin"}), ("lora", {"ties": "drop"})],
+)  # fmt: skip
+def test_methods_and_losses_learn_and_survive_a_reload(
+    ranked_project: Make, method: str, changes: dict[str, object]
+) -> None:
+    project = ranked_project()
+    run = train.run(project, config(project, method=method, **changes))
+    assert run.metrics["votes"]["scores"]["value"] > 0.9
+    assert run.metrics["reload_error"] < 1e-4
+    folder = Path(run.path) / "reward"
+    kept = {path.name for path in folder.iterdir()}
+    assert ("adapter_config.json" in kept) == (method == "lora") and (WEIGHTS in kept) == (method != "lora")
+    about = json.loads((folder / "reward.json").read_text())
+    assert ("tie" in about) == (changes.get("ties") in ("davidson", "rao_kupper"))
+    reward = load_reward(project, run.id, probe("cpu", "float32"))
+    scores = reward.score([QUESTION] * 3, ANSWERS)
+    assert scores[0] > scores[1] > scores[2]
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
+def test_what_a_method_trains(tiny_models: dict[str, Path], name: str) -> None:
+    loaded = load(None, str(tiny_models[name]), probe("cpu", "float32"))
+    before = fingerprint(loaded.model)
+    decoder = dict(loaded.model.get_decoder().named_parameters())
+    assert len(trained_weights(loaded.model, None)) == len(decoder)
+    assert trained_weights(loaded.model, 0) == {}
+    last = trained_weights(loaded.model, 1)
+    assert 0 < len(last) < len(decoder) and not any("embed" in one or "wte" in one for one in last)
+    assert any("norm" in one or "ln_f" in one for one in last)
+    with pytest.raises(UserError, match="--layers takes 0 to 2, the layers of this model; got 3"):
+        trained_weights(loaded.model, 3)
+
+    model = RewardModel.new(loaded, "full", 64, seed=0)
+    for parameter in model.modules["decoder"].parameters():
+        parameter.data += parameter.requires_grad
+    model.detach()
+    loaded.model.requires_grad_(True)
+    assert fingerprint(loaded.model) == before
+
+
+@pytest.mark.parametrize("ties", ["half", "drop", "davidson"])
+def test_only_ties_teach_nothing(ranked_project: Make, ties: str) -> None:
+    project = ranked_project(prompts=6, held_out=1)
+    with project.store() as store:
+        for row in store.rows("SELECT assignment_id, completion_ids, id FROM current_vote"):
+            store.add_votes(
+                [Vote(row["assignment_id"], "tie", (tuple(row["completion_ids"]),), supersedes=row["id"])]
+            )
+    with pytest.raises(UserError, match="no vote that counts says what is better: all are ties"):
+        train.run(project, config(project, ties=ties))
