@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from palate import lineage, lineage_text
-from palate.config import RewardConfig, UserError, as_dict
+from palate.checkpoints import Checkpoints
+from palate.config import RewardConfig, UserError
 from palate.data.records import Run
 from palate.data.training_views import View
 from palate.doctor import (
@@ -47,9 +48,8 @@ from palate.training import (
     batches,
     encode,
     fit,
-    read_rankings,
-    starting_point,
     token_budget,
+    training,
 )
 
 HELD_OUT_SHARE = 0.1  # of groups, when no prompt is marked as test
@@ -58,19 +58,13 @@ CHECKED = 4  # rankings scored again by the checks
 Item = TypeVar("Item")
 
 
-def run(project: Project, config: RewardConfig) -> Run:
+def run(project: Project, asked: RewardConfig) -> Run:
     """Train on the train split, judge on the test split; returns the finished run."""
-    hardware = probe(config.device, config.dtype)
-    ref, parents = starting_point(project, config.base)
-    taken = read_rankings(
-        project, config.annotators, config.source, config.split_by, config.limit, config.view
-    )
-    settings = taken.recorded(as_dict(config))
-    with project.start("reward", settings, (*parents, *taken.brought_by), config.seed) as active:
-        taken.freeze(active)
+    with training(project, asked, "reward", asked.split_by) as (active, config, taken, ref):
+        hardware = probe(config.device, config.dtype)
         loaded = load(project, ref, hardware)
+        check_template(project.known(active.record.parents), loaded.encoder.template_hash)
         active.update(template_hash=loaded.encoder.template_hash)
-        check_template([project.run(parent) for parent in parents], loaded.encoder.template_hash)
         rows = taken.table.to_pylist()
         print(f"{active.id}: reward model on {ref}, {len(rows)} rankings ({hardware})")
         trees = encode(rows, loaded.encoder, config.max_length)
@@ -84,7 +78,7 @@ def run(project: Project, config: RewardConfig) -> Run:
         model = _new(loaded, config)
         check_trainable(model.modules)
         before = fingerprint(model.modules)
-        history = train_on(model, learned, _pick(trees, train), config, active.log)
+        history = train_on(model, learned, _pick(trees, train), config, active.log, Checkpoints(active))
         check_moved(before, fingerprint(model.modules))
         _set_scale(model, _pick(trees, train))
         scores = model.score_trees(trees)
@@ -112,7 +106,7 @@ def run(project: Project, config: RewardConfig) -> Run:
             **_beside(_pick(rows, train), held_rows, held_scores),
         )
         active.metrics(**found.metrics())
-        _write_reports(project, active, settings, found)
+        _write_reports(project, active, found)
         print(found.summary())
         print(f"made {active.path / 'reward'}, report.html and report.md beside it")
         print("next: palate dpo, or palate eval to compare models by this reward")
@@ -127,11 +121,11 @@ def _tell_annotators(project: Project, active: ActiveRun, found: Annotators, eff
     print(f"  so {effect}")
 
 
-def _write_reports(project: Project, active: ActiveRun, settings: dict[str, Any], found: Findings) -> None:
+def _write_reports(project: Project, active: ActiveRun, found: Findings) -> None:
     """report.md and report.html."""
     (active.path / "report.md").write_text(report(active.id, found), encoding="utf-8")
     about = About(
-        active.id, project.name, active.record.created_at[:16].replace("T", " ") + " UTC", settings,
+        active.id, project.name, active.record.created_at[:16].replace("T", " ") + " UTC", active.record.config,
         lineage_text.text(lineage.walk(project, active.id)),
     )  # fmt: skip
     (active.path / "report.html").write_text(page(about, found), encoding="utf-8")
@@ -199,6 +193,7 @@ def train_on(
     trees: Sequence[EncodedTree],
     config: RewardConfig,
     log: Callable[..., None],
+    checkpoints: Checkpoints | None = None,
 ) -> list[Stats]:
     """Fit the adapter and the head to the pairs of `rows`; returns the figures of each step. Rows that weigh nothing
     (all their votes are by annotators below chance) are passed over."""
@@ -246,7 +241,7 @@ def train_on(
     return fit(
         "reward", model.modules, trees, [sum(p["weight"] for p in pairs) for pairs in weighted],
         batches(len(trees), config.batch_size, config.epochs, config.seed), micro_loss, rate,
-        token_budget(model.loaded.model.config, model.loaded.hardware), log,
+        token_budget(model.loaded.model.config, model.loaded.hardware), log, checkpoints,
     )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from palate.config import DpoConfig, UserError, as_dict
+from palate.checkpoints import Checkpoints
+from palate.config import DpoConfig, UserError
 from palate.data.records import Run
 from palate.doctor import check_moved, check_step0, check_template, check_trainable, fingerprint
 from palate.hardware import probe
@@ -36,9 +37,8 @@ from palate.training import (
     batches,
     encode,
     fit,
-    read_rankings,
-    starting_point,
     token_budget,
+    training,
 )
 from palate.tree import TreeForward, micro_batches
 
@@ -59,27 +59,20 @@ class Preferences:
         return [sum(pair["weight"] for pair in pairs) for pairs in self.pairs]
 
 
-def run(project: Project, config: DpoConfig) -> Run:
+def run(project: Project, asked: DpoConfig) -> Run:
     """Train a policy on every decided pair of the train split; returns the finished run."""
-    hardware = probe(config.device, config.dtype)
-    ref, parents = starting_point(project, config.base)
-    taken = read_rankings(project, config.annotators, config.source, None, config.limit, config.view)
-    settings = taken.recorded(as_dict(config))
-    told = told_apart(project, taken.table) if config.annotator_model == "flips" else None
-    origins = (*parents, *taken.brought_by, *((told[0].id,) if told else ()))
-    with project.start("dpo", settings, origins, config.seed) as active:
-        taken.freeze(active)
+    with training(project, asked, "dpo") as (active, config, taken, ref):
+        hardware = probe(config.device, config.dtype)
         loaded = load(project, ref, hardware)
+        check_template(project.known(active.record.parents), loaded.encoder.template_hash)
         active.update(template_hash=loaded.encoder.template_hash)
-        check_template([project.run(parent) for parent in parents], loaded.encoder.template_hash)
         rows = [row for row in taken.table.to_pylist() if any(not pair["tie"] for pair in row["pairs"])]
         train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
         if not train:
             raise UserError("no vote on a training prompt prefers one completion to another; rank some first")
         print(f"{active.id}: DPO on {ref}, {len(train)} rankings with a decided pair ({hardware})")
-        if told:
-            train = _with_flips(train, *told)
-            told[1].save(active.path)
+        if config.annotator_model == "flips":
+            train = _with_flips(train, *_judged(project, active, taken.table))
 
         steps = batches(len(train), config.batch_size, config.epochs, config.seed)
         budget = token_budget(loaded.model.config, hardware)
@@ -97,13 +90,31 @@ def run(project: Project, config: DpoConfig) -> Run:
         before = fingerprint(policy)
         rate = config.learning_rate or default_learning_rate(loaded.weights)
         history = optimise(
-            forward, known, steps, rate, config.beta, config.label_smoothing, budget, active.log
+            forward,
+            known,
+            steps,
+            rate,
+            config.beta,
+            config.label_smoothing,
+            budget,
+            active.log,
+            Checkpoints(active),
         )
         check_moved(before, fingerprint(policy))
         save_adapter(policy, active.path / "adapter")
         active.update(artefact={"kind": "adapter", "path": "adapter", "base": ref})
         _report(active, history, _held_out_accuracy(forward, test, held_out, config.beta, budget))
     return active.record
+
+
+def _judged(project: Project, active: ActiveRun, table: pa.Table) -> tuple[str, Annotators]:
+    """What is known of the annotators, and which run knows it; a resumed run has it in its folder."""
+    if (active.path / annotators.FILE).exists():
+        return active.id, annotators.load(active.path)
+    judge, found = told_apart(project, table)
+    found.save(active.path)
+    active.update(parents=(*active.record.parents, judge.id))
+    return judge.id, found
 
 
 def told_apart(project: Project, table: pa.Table) -> tuple[Run, Annotators]:
@@ -121,16 +132,16 @@ def told_apart(project: Project, table: pa.Table) -> tuple[Run, Annotators]:
     )
 
 
-def _with_flips(rows: Sequence[dict[str, Any]], judge: Run, known: Annotators) -> list[dict[str, Any]]:
+def _with_flips(rows: Sequence[dict[str, Any]], judge: str, known: Annotators) -> list[dict[str, Any]]:
     """The rows with each pair's flip; rows that only annotators below chance decided are left out."""
     made = known.applied(rows, "flips")
     kept = [row for row in made if any(pair["weight"] > 0 and not pair["tie"] for pair in row["pairs"])]
     if not kept:
         raise UserError(
-            f"{judge.id} takes every annotator of these votes to be worse than chance: look at palate stats, or leave "
+            f"{judge} takes every annotator of these votes to be worse than chance: look at palate stats, or leave "
             "--annotator-model off"
         )
-    print(f"  annotators as {judge.id} judged them: {annotators.changed(rows, made)}")
+    print(f"  annotators as {judge} judged them: {annotators.changed(rows, made)}")
     return kept
 
 
@@ -180,6 +191,7 @@ def optimise(
     label_smoothing: float,
     budget: int,
     log: Callable[..., None],
+    checkpoints: Checkpoints | None = None,
 ) -> list[Stats]:
     """Train the adapters of `forward.model`; returns the figures of each step."""
 
@@ -187,7 +199,9 @@ def optimise(
         return _pair_losses(forward, known, rows, beta, label_smoothing)
 
     weights = known.weights()
-    return fit("dpo", forward.model, known.trees, weights, steps, micro_loss, learning_rate, budget, log)
+    return fit(
+        "dpo", forward.model, known.trees, weights, steps, micro_loss, learning_rate, budget, log, checkpoints
+    )
 
 
 def _pair_losses(

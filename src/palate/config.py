@@ -254,6 +254,8 @@ class RewardConfig:
     """Weight of the penalty that keeps mean scores near zero."""
     limit: int | None = None
     """Use at most this many rankings (for a trial)."""
+    resume: str | None = None
+    """Go on with a stopped run, e.g. reward-3, by its own settings and rankings."""
     seed: int = 0
     """Order of the rows and initialisation."""
     device: Device = "auto"
@@ -320,6 +322,8 @@ class DpoConfig:
     """Tokens of prompt and completion; longer prompts are cut at the start, and counted."""
     limit: int | None = None
     """Use at most this many rankings (for a trial)."""
+    resume: str | None = None
+    """Go on with a stopped run, e.g. dpo-2, by its own settings and rankings."""
     seed: int = 0
     """Order of the rows and initialisation."""
     device: Device = "auto"

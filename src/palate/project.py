@@ -26,7 +26,7 @@ from palate.data.any_store import AnyStore
 from palate.data.records import Run
 from palate.data.remote import RemoteStore, RunTaken
 from palate.data.store import FileInUse, Store
-from palate.runs import ActiveRun, begin, read_runs
+from palate.runs import CHECKPOINT, ActiveRun, begin, read_runs, reopen
 
 WAIT_FILE, WAIT_SERVER = 1.0, 8.0  # seconds for another command to finish, for a server to be up
 _STEP = 0.25
@@ -131,6 +131,10 @@ class Project:
         known = ", ".join(r.id for r in self.runs()[-8:]) or "none yet"
         raise UserError(f"there is no run '{run_id}' in {self.folder}; the latest are: {known}")
 
+    def known(self, run_ids: Sequence[str]) -> list[Run]:
+        """Those of these runs that are in this project's folder."""
+        return [run for run in self.runs() if run.id in run_ids]
+
     def latest(self, *stages: str) -> Run | None:
         """The newest finished run of these stages, or None."""
         done = [run for run in self.runs() if run.stage in stages and run.status == "done"]
@@ -141,11 +145,26 @@ class Project:
         self, stage: str, config: dict[str, Any], parents: Sequence[str] = (), seed: int | None = None
     ) -> Iterator[ActiveRun]:
         """A run that ends as done, failed or stopped whatever happens; mirrored into the database."""
-        run = self._begin(stage, config, tuple(parents), seed)
+        with self._ending(self._begin(stage, config, tuple(parents), seed)) as run:
+            yield run
+
+    @contextmanager
+    def resume(self, run_id: str, stage: str) -> Iterator[ActiveRun]:
+        """Go on with a run of this stage that was stopped, failed or interrupted; it ends as with `start`."""
+        record = self.run(run_id)
+        if record.stage != stage:
+            raise UserError(f"{run_id} is a run of {record.stage}: palate {record.stage} --resume {run_id}")
+        with self._ending(reopen(record)) as run:
+            yield run
+
+    @contextmanager
+    def _ending(self, run: ActiveRun) -> Iterator[ActiveRun]:
         try:
             yield run
         except KeyboardInterrupt:
             run.end("stopped", "stopped by Ctrl-C")
+            if (run.path / CHECKPOINT).exists():
+                print(f"{run.id} is stopped; go on with: palate {run.record.stage} --resume {run.id}")
             raise
         except BaseException as error:
             run.end("failed", f"{type(error).__name__}: {error}")

@@ -29,6 +29,7 @@ from palate.config import UserError
 from palate.data.address import alive
 from palate.data.records import Run, RunStatus
 
+CHECKPOINT = "checkpoint.pt"  # in a run's folder, while it trains
 _PACKAGES = ("palate", "torch", "transformers", "trl", "peft", "duckdb", "gradio", "datasets", "pyarrow")
 
 
@@ -40,6 +41,7 @@ class ActiveRun:
         self.path = Path(record.path)
         self._log = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
         self._events: Any = None
+        self._purge: int | None = None  # the step from which on events of an earlier attempt don't count
 
     @property
     def id(self) -> str:
@@ -64,9 +66,20 @@ class ActiveRun:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(self.path / "tensorboard"))
+            self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge)
         for name, value in metrics.items():
             self._events.add_scalar(name, value, step)
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged from `step` on: it is about to happen again."""
+        self._log.close()
+        path = self.path / "metrics.jsonl"
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) < step]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        partial.replace(path)
+        self._log = path.open("a", encoding="utf-8")
+        self._purge = step
 
     def update(self, **changes: Any) -> None:
         """Change fields of the record and write run.json."""
@@ -78,10 +91,12 @@ class ActiveRun:
         self.update(metrics={**self.record.metrics, **values})
 
     def end(self, status: RunStatus, error: str | None = None) -> None:
-        """Close the files and write the last word."""
+        """Close the files and write the last word; a run that is done can't be resumed."""
         self._log.close()
         if self._events is not None:
             self._events.close()
+        if status == "done":
+            (self.path / CHECKPOINT).unlink(missing_ok=True)
         self.update(status=status, error=error, finished_at=_utc())
 
 
@@ -110,6 +125,17 @@ def begin(
     )  # fmt: skip
     _write_record(record)
     return ActiveRun(record)
+
+
+def reopen(record: Run) -> ActiveRun:
+    """Go on with a run that was stopped, failed or interrupted; a UserError where there is nothing to go on with."""
+    if record.status == "done":
+        raise UserError(f"{record.id} is done: there is nothing to resume")
+    if record.status == "running":
+        raise UserError(f"{record.id} is still running (process {record.pid}): stop it first")
+    active = ActiveRun(record)
+    active.update(status="running", pid=os.getpid(), error=None, finished_at=None)
+    return active
 
 
 def read_runs(runs: Path) -> list[Run]:
@@ -154,6 +180,14 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of metrics.jsonl; a line that was cut off by a kill is beyond any step."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 def _number(name: str, stage: str) -> int:

@@ -8,17 +8,20 @@ import json
 import math
 import random
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from palate.config import UserError
+from palate.checkpoints import Checkpoints, State
+from palate.config import DpoConfig, RewardConfig, UserError, as_dict, from_mapping
 from palate.data import training_views
 from palate.data.preferences import Annotators, origins, rankings
 from palate.data.training_views import View
@@ -110,6 +113,49 @@ class Rankings(NamedTuple):
             active.freeze("view_weights", pa.table(columns, schema))
 
 
+class Training(NamedTuple):
+    """A run of reward training or DPO that has its rankings."""
+
+    active: ActiveRun
+    config: Any  # RewardConfig or DpoConfig; of a resumed run its own
+    taken: Rankings
+    base: str  # reference of the model to start from
+
+
+@contextmanager
+def training(
+    project: Project, config: RewardConfig | DpoConfig, stage: str, split_by: str | None = None
+) -> Iterator[Training]:
+    """A new run with its rankings frozen; or, with `config.resume`, that run with its own rankings and settings."""
+    if config.resume is not None:
+        with project.resume(config.resume, stage) as active:
+            yield _resumed(project, config, active)
+        return
+    ref, parents = starting_point(project, config.base)
+    taken = read_rankings(project, config.annotators, config.source, split_by, config.limit, config.view)
+    settings = taken.recorded({**as_dict(config), "base": ref})
+    with project.start(stage, settings, (*parents, *taken.brought_by), config.seed) as active:
+        taken.freeze(active)
+        yield Training(active, config, taken, ref)
+
+
+def _resumed(project: Project, config: RewardConfig | DpoConfig, active: ActiveRun) -> Training:
+    """What a stopped run had: the rankings in its folder, the settings in its record. Only where it computes is new."""
+    file = active.path / "data" / "train.parquet"
+    if not file.exists():
+        raise UserError(f"{active.id} was stopped before it had its rankings: begin anew")
+    settings = dict(active.record.config)
+    view = settings["view"]
+    if view is not None:
+        known = {name: value for name, value in view.items() if name not in ("name", "saved_at")}
+        settings["view"] = view["name"]
+        view = View(view["name"], training_views.Definition.of(known))
+    own = from_mapping(type(config), settings, active.id)
+    own = replace(own, project=config.project, recipe=None, device=config.device)
+    print(f"{active.id} goes on")
+    return Training(active, own, Rankings(pq.read_table(file), (), view), str(settings["base"]))
+
+
 def read_rankings(
     project: Project,
     annotators: Annotators,
@@ -187,21 +233,32 @@ def fit(
     learning_rate: float,
     budget: int,
     log: Callable[..., None],
+    checkpoints: Checkpoints | None = None,
 ) -> list[Stats]:
     """Train what requires gradients in `model`; returns what was logged at each step.
 
     `micro_loss(rows)` gives the weighted sum of the losses of these rows and weighted sums to be logged;
     `weights[row]` is the weight that a row adds. The rate rises over the first tenth and falls as a cosine.
+    With `checkpoints` it goes on where the last one was written.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    parameters = list(named.values())
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, len(steps)))
-    history: list[Stats] = []
-    bar = tqdm(steps, desc=label, unit="step", disable=None, file=sys.stderr, leave=False)
+    history = _restore(checkpoints, named, optimizer)
+    bar = tqdm(
+        range(len(steps)),
+        desc=label,
+        unit="step",
+        initial=len(history),
+        disable=None,
+        file=sys.stderr,
+        leave=False,
+    )
     with disable_input_dtype_casting(
         model
     ):  # autocast does it already; peft would cast up and autocast down again
-        for step, rows in enumerate(bar):
+        for step in range(len(history), len(steps)):
+            rows = steps[step]
             total = sum(weights[row] for row in rows)
             sums: Stats = {"loss": 0.0}
             for group in micro_batches([trees[row] for row in rows], budget):
@@ -212,14 +269,42 @@ def fit(
             norm = float(nn.utils.clip_grad_norm_(parameters, CLIP))
             logged = {name: value / total for name, value in sums.items()}
             check_finite(logged["loss"] + norm, step)
+            rate = learning_rate * _rate(step, len(steps))
+            for group_of in optimizer.param_groups:
+                group_of["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            logged |= {"grad_norm": norm, "learning_rate": learning_rate * _rate(step, len(steps))}
-            scheduler.step()
+            logged |= {"grad_norm": norm, "learning_rate": rate}
             log(step, **logged)
             history.append(logged)
+            bar.update()
             bar.set_postfix(loss=f"{logged['loss']:.3f}")
+            if checkpoints is not None and (checkpoints.due() or step + 1 == len(steps)):
+                checkpoints.save(State(step + 1, _detached(named), optimizer.state_dict(), history))
+    bar.close()
     return history
+
+
+def _restore(
+    checkpoints: Checkpoints | None, named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> list[Stats]:
+    """Put the last checkpoint in place; returns what was logged until then."""
+    state = checkpoints.load() if checkpoints is not None else None
+    if state is None:
+        return []
+    if state.weights.keys() != named.keys():
+        raise UserError(
+            "the checkpoint is of other weights than this run trains: its settings were changed; begin anew"
+        )
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(state.weights[name])
+    optimizer.load_state_dict(state.optimizer)
+    return state.history
+
+
+def _detached(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in named.items()}
 
 
 def _rate(step: int, steps: int) -> float:

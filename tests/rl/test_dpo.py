@@ -99,7 +99,7 @@ def test_flips_come_from_the_reward_run_on_these_votes(
             )
     with pytest.raises(UserError, match="none did: run `palate reward` first"):
         dpo.run(project, config(project, annotator_model="flips"))
-    assert project.runs() == []
+    assert [(run.status, run.artefact) for run in project.runs()] == [("failed", {})]
 
     plain = Person(20, 0.9, 0.8, 0.95, 0.0, 0.1, 0.0, 0.1)
     known = Annotators({rule: plain, people[0].id: plain, people[1].id: replace(plain, eta=0.1)}, 0.5, 60)
