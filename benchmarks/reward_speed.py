@@ -27,8 +27,8 @@ def ours(model: Any, rows: list[dict[str, Any]], k: int) -> dict[str, float]:
     from palate.config import RewardConfig
     from palate.hardware import probe
     from palate.models import Loaded
+    from palate.reward.fitting import train_on
     from palate.reward.model import RewardModel
-    from palate.reward.train import train_on
     from palate.sequences import EncodedTree
 
     trees = [EncodedTree(row["prompt"], row["completions"], 0, 0) for row in rows]

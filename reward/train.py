@@ -8,13 +8,13 @@ is cross-validated over whole groups of prompts. Not here: loss (losses.py), loo
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from palate import lineage, lineage_text
 from palate.checkpoints import Checkpoints
@@ -35,20 +35,15 @@ from palate.project import Project
 from palate.reward.accuracy import Accuracy, Row, accuracy, length_correlation
 from palate.reward.annotators import Annotators, changed, estimate, names, why_not
 from palate.reward.features import frozen
+from palate.reward.fitting import pick, train_on
 from palate.reward.lexical import LexicalReward
-from palate.reward.losses import centering_penalty, kwise_loss, strength_factor, strength_margins, tie_start
 from palate.reward.mistakes import leans, majority_rule, mistakes
-from palate.reward.model import Method, RewardModel, read
+from palate.reward.model import RewardModel, read
 from palate.reward.report import About, Findings, page, report
 from palate.runs import ActiveRun
 from palate.sequences import EncodedTree
 from palate.training import (
-    Pairs,
-    Stats,
-    batches,
     encode,
-    fit,
-    token_budget,
     training,
 )
 
@@ -71,16 +66,16 @@ def run(project: Project, asked: RewardConfig) -> Run:
         train, test, held_out_by = split(rows)
         features = _features(loaded, rows, trees, config, taken.view)
         folds = cross_validate(loaded, rows, trees, config, features) if config.folds else None
-        learned, annotators = believed(_pick(rows, train), features, config)
+        learned, annotators = believed(pick(rows, train), features, config)
         if annotators is not None:
-            _tell_annotators(project, active, annotators, changed(_pick(rows, train), learned))
+            _tell_annotators(project, active, annotators, changed(pick(rows, train), learned))
 
         model = _new(loaded, config)
         check_trainable(model.modules)
         before = fingerprint(model.modules)
-        history = train_on(model, learned, _pick(trees, train), config, active.log, Checkpoints(active))
+        history = train_on(model, learned, pick(trees, train), config, active.log, Checkpoints(active))
         check_moved(before, fingerprint(model.modules))
-        _set_scale(model, _pick(trees, train))
+        _set_scale(model, pick(trees, train))
         scores = model.score_trees(trees)
         few = trees[:CHECKED]
         check_padding(_flat([model.score_trees([tree])[0] for tree in few]), _flat(scores[:CHECKED]))
@@ -90,7 +85,7 @@ def run(project: Project, asked: RewardConfig) -> Run:
         reload_error = check_reload(_flat(scores[:CHECKED]), _flat(reread.score_trees(few)))
         active.update(artefact={"kind": "reward", "path": "reward", "base": ref})
 
-        held_rows, held_scores = _pick(rows, test), _pick(scores, test)
+        held_rows, held_scores = pick(rows, test), pick(scores, test)
         found = Findings(
             base=ref,
             trained_on=len(train),
@@ -103,7 +98,7 @@ def run(project: Project, asked: RewardConfig) -> Run:
             length_correlation=length_correlation(held_rows or rows, held_scores or scores),
             reload_error=reload_error,
             annotators=annotators,
-            **_beside(_pick(rows, train), held_rows, held_scores),
+            **_beside(pick(rows, train), held_rows, held_scores),
         )
         active.metrics(**found.metrics())
         _write_reports(project, active, found)
@@ -187,82 +182,10 @@ def split(rows: Sequence[Row]) -> tuple[list[int], list[int], str]:
     )
 
 
-def train_on(
-    model: RewardModel,
-    rows: Sequence[Row],
-    trees: Sequence[EncodedTree],
-    config: RewardConfig,
-    log: Callable[..., None],
-    checkpoints: Checkpoints | None = None,
-) -> list[Stats]:
-    """Fit the adapter and the head to the pairs of `rows`; returns the figures of each step. Rows that weigh nothing
-    (all their votes are by annotators below chance) are passed over."""
-    factor = strength_factor if config.strength == "scale" else lambda _: 1.0
-    weighted = [
-        [
-            {**pair, "weight": pair["weight"] * factor(pair["strength"])}
-            for pair in row["pairs"]
-            if not (pair["tie"] and config.ties == "drop")
-        ]
-        for row in rows
-    ]
-    heavy = [i for i, pairs in enumerate(weighted) if sum(pair["weight"] for pair in pairs) > 0]
-    weighted, trees = _pick(weighted, heavy), _pick(trees, heavy)
-    if not any(pair["weight"] > 0 and not pair["tie"] for pairs in weighted for pair in pairs):
-        raise UserError(
-            "no vote that counts says what is better: all are ties, or by annotators below chance "
-            "(--annotator-model off takes those)"
-        )
-    if config.ties in ("davidson", "rao_kupper"):
-        model.tie = nn.Parameter(tie_start(_tie_share(weighted)).to(model.head.weight.device))
-
-    def micro_loss(picked: list[int]) -> tuple[Tensor, Stats]:
-        chosen = _pick(trees, picked)
-        scores = model.raw_scores(chosen)
-        pairs = Pairs.of(_pick(weighted, picked), [len(tree.completions) for tree in chosen], scores.device)
-        ahead = strength_margins(pairs.strengths) if config.strength == "margin" else None
-        loss = kwise_loss(
-            scores,
-            pairs.winners,
-            pairs.losers,
-            pairs.ties,
-            pairs.weights,
-            pairs.flips,
-            ahead,
-            config.ties,
-            model.tie,
-        )
-        penalty = centering_penalty(scores, pairs.winners, pairs.losers, pairs.weights)
-        margins = (scores[pairs.winners] - scores[pairs.losers]).detach()
-        right = (pairs.weights * torch.where(pairs.ties, 0.5, (margins > 0).float())).sum().item()
-        return loss + config.center * penalty, {"accuracy": right}
-
-    rate = config.learning_rate or default_learning_rate(model.loaded.weights, config.method, config.layers)
-    return fit(
-        "reward", model.modules, trees, [sum(p["weight"] for p in pairs) for pairs in weighted],
-        batches(len(trees), config.batch_size, config.epochs, config.seed), micro_loss, rate,
-        token_budget(model.loaded.model.config, model.loaded.hardware), log, checkpoints,
-    )  # fmt: skip
-
-
-def default_learning_rate(weights: int, method: Method, layers: int = 0) -> float:
-    """Peak rate by method and the model's size; measured up to 20M weights, customary above."""
-    if method == "freeze" and not layers:
-        return 1e-2
-    rate = 1e-3 if weights < 20e6 else 2e-4 if weights < 1e9 else 1e-4
-    return rate if method == "lora" else rate / 10
-
-
 def _new(loaded: Loaded, config: RewardConfig) -> RewardModel:
     return RewardModel.new(
         loaded, config.method, config.max_length, config.seed, config.lora_rank, config.layers
     )
-
-
-def _tie_share(rankings: Sequence[Sequence[Row]]) -> float:
-    """How much of the weight is tied."""
-    pairs = [pair for ranking in rankings for pair in ranking]
-    return float(sum(p["weight"] for p in pairs if p["tie"]) / sum(p["weight"] for p in pairs))
 
 
 def cross_validate(
@@ -284,20 +207,16 @@ def cross_validate(
         inside = [i for i, row in enumerate(rows) if row["group"] not in held]
         outside = [i for i, row in enumerate(rows) if row["group"] in held]
         model = _new(loaded, config)
-        learned, _ = believed(_pick(rows, inside), features, config)
-        train_on(model, learned, _pick(trees, inside), config, lambda *_, **__: None)
-        _set_scale(model, _pick(trees, inside))
-        for index, found in zip(outside, model.score_trees(_pick(trees, outside)), strict=True):
+        learned, _ = believed(pick(rows, inside), features, config)
+        train_on(model, learned, pick(trees, inside), config, lambda *_, **__: None)
+        _set_scale(model, pick(trees, inside))
+        for index, found in zip(outside, model.score_trees(pick(trees, outside)), strict=True):
             scores[index] = found
         model.detach()
         print(
-            f"  fold {fold + 1} of {config.folds}: {len(held)} groups held out, {accuracy(_pick(rows, outside), _pick(scores, outside))}"
+            f"  fold {fold + 1} of {config.folds}: {len(held)} groups held out, {accuracy(pick(rows, outside), pick(scores, outside))}"
         )
     return accuracy(rows, scores)
-
-
-def _pick(items: Sequence[Item], indices: Sequence[int]) -> list[Item]:
-    return [items[i] for i in indices]
 
 
 def _by_hash(rows: Sequence[Row]) -> list[str]:

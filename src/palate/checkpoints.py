@@ -24,6 +24,15 @@ EVERY = 30.0  # seconds of training that a kill may lose
 
 
 @dataclass
+class Best:
+    """The epoch that did best on what it had not seen."""
+
+    score: float  # higher is better
+    step: int  # optimiser steps until then
+    weights: dict[str, Tensor]
+
+
+@dataclass
 class State:
     """After `step` optimiser steps."""
 
@@ -31,6 +40,8 @@ class State:
     weights: dict[str, Tensor]  # those that train, by name
     optimizer: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
+    best: Best | None = None
+    ended: bool = False  # training is over, early or not
 
 
 class Checkpoints:
@@ -52,7 +63,8 @@ class Checkpoints:
             raise UserError(
                 f"{self._path} can't be read ({error}); remove it to begin the run again"
             ) from error
-        state = State(**read)
+        best = read.pop("best")
+        state = State(**read, best=None if best is None else Best(**best))
         self._active.rewind(state.step)
         return state
 
@@ -64,7 +76,7 @@ class Checkpoints:
         """Write beside the place, to the disk, and rename."""
         partial = self._path.with_suffix(".partial")
         with partial.open("wb") as file:
-            torch.save(vars(state), file)
+            torch.save({**vars(state), "best": None if state.best is None else vars(state.best)}, file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self._path)

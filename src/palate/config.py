@@ -241,7 +241,8 @@ class RewardConfig:
     strength: Literal["scale", "margin", "ignore"] = "scale"
     """What "much better" does: weigh the pair more, or demand a larger margin (Touvron et al. 2023)."""
     epochs: float = 1.0
-    """Passes over the rankings."""
+    """Passes over the rankings. More than one: a tenth of the prompts is held back (of 50 or more), and training ends
+    after an epoch that does worse on it; the best epoch is kept."""
     learning_rate: float | None = None
     """Peak learning rate. Default: by method and model size."""
     batch_size: int = 16

@@ -20,7 +20,7 @@ from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from palate.checkpoints import Checkpoints, State
+from palate.checkpoints import Best, Checkpoints, State
 from palate.config import DpoConfig, RewardConfig, UserError, as_dict, from_mapping
 from palate.data import training_views
 from palate.data.preferences import Annotators, origins, rankings
@@ -76,6 +76,13 @@ class Pairs:
             ),
             torch.tensor([p.get("flip", 0.0) for _, _, p in flat], dtype=torch.float32, device=device),
         )
+
+
+class Judge(NamedTuple):
+    """What says after so many steps how good the weights are; higher is better."""
+
+    every: int
+    score: Callable[[], float]
 
 
 def starting_point(project: Project, base: str | None) -> tuple[str, tuple[str, ...]]:
@@ -234,22 +241,24 @@ def fit(
     budget: int,
     log: Callable[..., None],
     checkpoints: Checkpoints | None = None,
+    judge: Judge | None = None,
 ) -> list[Stats]:
     """Train what requires gradients in `model`; returns what was logged at each step.
 
     `micro_loss(rows)` gives the weighted sum of the losses of these rows and weighted sums to be logged;
     `weights[row]` is the weight that a row adds. The rate rises over the first tenth and falls as a cosine.
-    With `checkpoints` it goes on where the last one was written.
+    With `checkpoints` it goes on where the last one was written. With `judge` it ends after an epoch that does worse
+    than the best one, whose weights it keeps.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     parameters = list(named.values())
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
-    history = _restore(checkpoints, named, optimizer)
+    state = _start(checkpoints, named, optimizer)
     bar = tqdm(
-        range(len(steps)),
+        total=len(steps),
         desc=label,
         unit="step",
-        initial=len(history),
+        initial=state.step,
         disable=None,
         file=sys.stderr,
         leave=False,
@@ -257,7 +266,8 @@ def fit(
     with disable_input_dtype_casting(
         model
     ):  # autocast does it already; peft would cast up and autocast down again
-        for step in range(len(history), len(steps)):
+        while state.step < len(steps) and not state.ended:
+            step = state.step
             rows = steps[step]
             total = sum(weights[row] for row in rows)
             sums: Stats = {"loss": 0.0}
@@ -275,32 +285,53 @@ def fit(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             logged |= {"grad_norm": norm, "learning_rate": rate}
+            state.history.append(logged)
+            state.step = step + 1
+            if judge is not None and (state.step % judge.every == 0 or state.step == len(steps)):
+                logged["held_back"] = _judge(judge, state, named)
+            state.ended |= state.step == len(steps)
             log(step, **logged)
-            history.append(logged)
             bar.update()
             bar.set_postfix(loss=f"{logged['loss']:.3f}")
-            if checkpoints is not None and (checkpoints.due() or step + 1 == len(steps)):
-                checkpoints.save(State(step + 1, _detached(named), optimizer.state_dict(), history))
+            if checkpoints is not None and (checkpoints.due() or state.ended):
+                state.weights, state.optimizer = _detached(named), optimizer.state_dict()
+                checkpoints.save(state)
     bar.close()
-    return history
+    if state.best is not None:
+        _put(named, state.best.weights)
+    return state.history
 
 
-def _restore(
+def _judge(judge: Judge, state: State, named: Mapping[str, nn.Parameter]) -> float:
+    """Score the weights as they are; keep them if they are the best so far, else end."""
+    score = judge.score()
+    if state.best is None or score > state.best.score:
+        state.best = Best(score, state.step, {name: one.clone() for name, one in _detached(named).items()})
+    else:
+        state.ended = True
+    return score
+
+
+def _start(
     checkpoints: Checkpoints | None, named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> list[Stats]:
-    """Put the last checkpoint in place; returns what was logged until then."""
+) -> State:
+    """The last checkpoint, put in place; a new state where there is none."""
     state = checkpoints.load() if checkpoints is not None else None
     if state is None:
-        return []
+        return State(0, {}, {})
     if state.weights.keys() != named.keys():
         raise UserError(
             "the checkpoint is of other weights than this run trains: its settings were changed; begin anew"
         )
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(state.weights[name])
+    _put(named, state.weights)
     optimizer.load_state_dict(state.optimizer)
-    return state.history
+    return state
+
+
+@torch.no_grad()
+def _put(named: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+    for name, parameter in named.items():
+        parameter.copy_(weights[name])
 
 
 def _detached(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
