@@ -276,8 +276,8 @@ def _emptied(row: Row) -> Row:
 def _lora(rows: Sequence[Row], seed: int) -> Scorer:
     from palate.hardware import probe
     from palate.models import load
-    from palate.reward.model import RewardModel
     from palate.reward.fitting import train_on
+    from palate.reward.model import RewardModel
     from palate.training import encode
 
     merged = _merged(rows)
