@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from palate.data.records import (
     canonical,
 )
 
+Item = TypeVar("Item")
 Record = Prompt | Completion | Comparison | Annotator | Assignment | Vote | Score | Feature
 
 TABLE: dict[type, str] = {
@@ -93,9 +94,9 @@ def record_values(record: Record) -> list[Any]:
     return list(values.values())
 
 
-def batches(records: Iterable[Record], size: int = 10_000) -> Iterator[list[Record]]:
+def batches(records: Iterable[Item], size: int = 10_000) -> Iterator[list[Item]]:
     """Chunks of at most `size` records, so that a generator never becomes one big list."""
-    chunk: list[Record] = []
+    chunk: list[Item] = []
     for record in records:
         chunk.append(record)
         if len(chunk) == size:

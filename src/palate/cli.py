@@ -87,6 +87,27 @@ def _reward_features(config: settings.RewardFeaturesConfig) -> None:
     features.run(Project.open(config.project), config)
 
 
+def _reward_score(config: settings.RewardScoreConfig) -> None:
+    from palate.project import Project
+    from palate.reward import scoring
+
+    scoring.run(Project.open(config.project), config)
+
+
+def _reward_best(config: settings.RewardBestConfig) -> None:
+    from palate.project import Project
+    from palate.reward import best
+
+    best.run(Project.open(config.project), config)
+
+
+def _reward_serve(config: settings.RewardServeConfig) -> None:
+    from palate.project import Project
+    from palate.reward import served
+
+    served.run(Project.open(config.project), config)
+
+
 def _dpo(config: settings.DpoConfig) -> None:
     from palate import lineage
     from palate.project import Project
@@ -169,6 +190,9 @@ COMMANDS: dict[str, tuple[type, Command]] = {
     "view": (settings.ViewConfig, _view),
     "reward": (settings.RewardConfig, _reward),
     "reward features": (settings.RewardFeaturesConfig, _reward_features),
+    "reward score": (settings.RewardScoreConfig, _reward_score),
+    "reward best": (settings.RewardBestConfig, _reward_best),
+    "reward serve": (settings.RewardServeConfig, _reward_serve),
     "dpo": (settings.DpoConfig, _dpo),
     "eval": (settings.EvalConfig, _eval),
     "runs": (settings.RunsConfig, _runs),

@@ -209,7 +209,7 @@ class SimulateConfig:
 class RewardConfig:
     """Learn what people prefer: a score head on the SFT model, from every ranking at once.
 
-    Also: palate reward features, with a --help of its own.
+    Also: palate reward features | score | best | serve; each has its own --help.
     """
 
     project: Path = Path(".")
@@ -285,6 +285,80 @@ class RewardFeaturesConfig:
     """Where to compute."""
     dtype: Dtype = "auto"
     """Arithmetic of the forward pass."""
+
+
+@dataclass(frozen=True)
+class RewardScoreConfig:
+    """Score answers: rows of files, standard input (-), or all completions of the project."""
+
+    files: Positional[tuple[Path, ...]] = ()
+    """JSONL with `prompt` (a text, or messages) and `completion` or `completions`; `-` reads standard input."""
+    comparisons: bool = False
+    """Score the completions of the project's comparisons, and store the scores."""
+    reward: str | None = None
+    """A reward run, or a sequence-classification model by folder or hub id. Default: the latest reward run."""
+    out: Path | None = None
+    """Where the scored rows go (JSONL). Default: standard output."""
+    project: Path = Path(".")
+    """The project folder."""
+    batch_size: int = 256
+    """Rows read at once; each batch is written before the next is read."""
+    max_length: int | None = None
+    """Tokens of prompt and completion. Default: as the model was trained."""
+    device: Device = "auto"
+    """Where to compute."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass; scores of a reward run are always computed in float32."""
+
+
+@dataclass(frozen=True)
+class RewardBestConfig:
+    """Best of n: sample n answers to each prompt and keep the one that scores highest."""
+
+    prompts: Positional[Path | None] = None
+    """JSONL with `prompt`; default: the held-out prompts of the project."""
+    n: Annotated[int, arg(aliases=["-n"])] = 16
+    """Answers per prompt."""
+    model: str | None = None
+    """Which model answers. Default: the latest SFT run."""
+    reward: str | None = None
+    """A reward run, or a sequence-classification model by folder or hub id. Default: the latest reward run."""
+    out: Path | None = None
+    """Where the chosen rows go (JSONL). Default: standard output."""
+    limit: int | None = None
+    """At most this many prompts."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    max_new_tokens: int = 96
+    """Longest completion, in tokens."""
+    project: Path = Path(".")
+    """The project folder."""
+    seed: int = 0
+    """Makes the samples reproducible."""
+    device: Device = "auto"
+    """Where to compute."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass."""
+
+
+@dataclass(frozen=True)
+class RewardServeConfig:
+    """Serve scores over HTTP: POST /score."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    reward: str | None = None
+    """A reward run, or a sequence-classification model by folder or hub id. Default: the latest reward run."""
+    host: str = "127.0.0.1"
+    """The address to listen on. Anything but localhost needs PALATE_SCORE_TOKEN, which callers then send."""
+    port: int = 8765
+    """The port to listen on."""
+    max_length: int | None = None
+    """Tokens of prompt and completion. Default: as the model was trained."""
+    device: Device = "auto"
+    """Where to compute."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass; scores of a reward run are always computed in float32."""
 
 
 @dataclass(frozen=True)
