@@ -2,12 +2,14 @@
 
     python benchmarks/reward_speed.py [--quick]
 
-The same rankings of K = 2, 4 and 8 completions, the same random Llama, LoRA of rank 16 on all linear layers, the same
-number of optimiser steps. TRL sees all K (K - 1) / 2 pairs of a ranking, a batch holding as many rankings as ours. It
-runs in two settings, as it comes on a CPU (bf16 autocast, gradient checkpointing) and without checkpointing; the
-faster one counts. `memory_k4` is peak memory, peer / ours.
+The same rankings of K = 2, 4 and 8 completions (prompts of 256 tokens, completions of 64 to 128), the same random Llama,
+LoRA of rank 16 on all linear layers, the same arithmetic, the same number of optimiser steps. TRL sees all K (K - 1) / 2
+pairs of a ranking, a batch holding as many rankings as ours. It runs in two settings, as it comes on a CPU (bf16 autocast,
+gradient checkpointing) and without checkpointing; the faster one counts. `memory_k4` is peak memory, the smaller of the
+peer's two / ours. `tokens_k4` is what the ratio would be if time went by tokens alone, and `parts` says where ours goes.
 """
 
+import random
 import sys
 import tempfile
 import time
@@ -15,10 +17,11 @@ from itertools import combinations
 from typing import Any
 
 import preference_pairs as shared
+import torch
 from common import arguments, finish, in_turn, medians, tell
 
-RANKINGS, BATCH, VOCABULARY = {2: 96, 4: 48, 8: 24}, {2: 8, 4: 4, 8: 2}, 4096  # BATCH in rankings
-PROMPT, COMPLETION = 34, 99  # mean tokens
+RANKINGS, BATCH, VOCABULARY = {2: 64, 4: 32, 8: 8}, {2: 8, 4: 4, 8: 2}, 4096  # BATCH in rankings
+PROMPT, COMPLETION = 256, (64, 128)  # tokens
 PEERS: dict[str, dict[str, bool]] = {"default": {}, "bf16": {"gradient_checkpointing": False}}
 
 
@@ -38,8 +41,8 @@ def ours(model: Any, rows: list[dict[str, Any]], k: int) -> dict[str, float]:
     ]
     loaded = Loaded(model, None, None, "", probe("cpu", "auto"))  # type: ignore[arg-type] # no text here
     config = RewardConfig(batch_size=BATCH[k], learning_rate=1e-4, center=0.0)
-    start = time.perf_counter()
     reward = RewardModel.new(loaded, "lora", 4096, seed=0)
+    start = time.perf_counter()  # as on the other side: model and adapter are there
     history = train_on(reward, [{"pairs": pairs}] * len(rows), trees, config, lambda *_, **__: None)
     return {"rankings_per_second": len(rows) / (time.perf_counter() - start), "steps": len(history)}
 
@@ -76,6 +79,62 @@ def peer(model: Any, rows: list[dict[str, Any]], k: int, settings: dict[str, boo
     return {"rankings_per_second": len(rows) / seconds, "steps": trainer.state.global_step}
 
 
+def rankings(rows: int, k: int, seed: int = 0) -> list[dict[str, Any]]:
+    """`rows` prompts with `k` completions, best first, as token ids."""
+    draw = random.Random(seed)
+    ids = lambda length: [draw.randrange(2, VOCABULARY) for _ in range(length)]
+    return [
+        {"prompt": ids(PROMPT), "completions": [[*ids(draw.randint(*COMPLETION) - 1), 1] for _ in range(k)]}
+        for _ in range(rows)
+    ]
+
+
+def tokens(rows: list[dict[str, Any]], k: int) -> dict[str, float]:
+    """Tokens that each side computes for a ranking."""
+    ours = sum(len(row["prompt"]) + sum(map(len, row["completions"])) for row in rows) / len(rows)
+    theirs = sum(
+        (k - 1) * sum(len(row["prompt"]) + len(c) for c in row["completions"]) for row in rows
+    ) / len(rows)
+    return {"ours": ours, "peer": theirs}
+
+
+def parts(model: Any, rows: list[dict[str, Any]], k: int) -> dict[str, float]:
+    """Milliseconds a ranking of ours takes in packing, forward, backward and the rest (clipping, optimiser)."""
+    from palate.hardware import probe
+    from palate.models import Loaded
+    from palate.reward.model import RewardModel
+    from palate.sequences import EncodedTree
+    from palate.tree import pack
+
+    loaded = Loaded(model, None, None, "", probe("cpu", "auto"))  # type: ignore[arg-type]
+    reward = RewardModel.new(loaded, "lora", 4096, seed=0)
+    weights = [p for p in reward.modules.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, fused=True)
+    spent = dict.fromkeys(("packing", "forward", "backward", "rest"), 0.0)
+    trees = [EncodedTree(row["prompt"], row["completions"], 0, 0) for row in rows]
+    for first in range(0, len(trees), BATCH[k]):
+        batch = trees[first : first + BATCH[k]]
+        marks = [time.perf_counter()]
+        pack(
+            batch, reward.forward.layout, torch.device("cpu")
+        )  # once more than needed; the forward pass does it again
+        marks.append(time.perf_counter())
+        scores = reward.raw_scores(batch)
+        loss = -torch.nn.functional.logsigmoid(scores[1:] - scores[:-1]).mean()
+        marks.append(time.perf_counter())
+        loss.backward()
+        marks.append(time.perf_counter())
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        marks.append(time.perf_counter())
+        if first:  # the first one warms up
+            for name, begin, end in zip(spent, marks, marks[1:], strict=False):
+                spent[name] += end - begin
+    spent["forward"] -= spent["packing"]
+    return {name: 1000 * seconds / (len(trees) - BATCH[k]) for name, seconds in spent.items()}
+
+
 def main() -> None:
     """Every side in turn for each K, and the ratios."""
     given = arguments("Reward models: palate against TRL")
@@ -83,8 +142,11 @@ def main() -> None:
     if given.side:
         k = int(given.case)
         model = shared.tiny_llama(VOCABULARY)
-        rows = shared.random_rankings(count[k], k, PROMPT, COMPLETION, VOCABULARY)
-        tell(ours(model, rows, k) if given.side == "ours" else peer(model, rows, k, PEERS[given.side]))
+        rows = rankings(count[k], k)
+        if given.side == "parts":
+            tell(parts(model, rows, k))
+        else:
+            tell(ours(model, rows, k) if given.side == "ours" else peer(model, rows, k, PEERS[given.side]))
         return
     ratios: dict[str, float] = {}
     mine: dict[str, Any] = {}
@@ -100,6 +162,10 @@ def main() -> None:
         ratios[f"memory_{case}"] = (
             min(side["peak_rss_mb"] for side in sides.values()) / mine[case]["peak_rss_mb"]
         )
+        counted = tokens(rankings(count[k], k), k)
+        ratios[f"tokens_{case}"] = counted["peer"] / counted["ours"]
+        mine[f"tokens_{case}"], theirs[f"tokens_{case}"] = counted["ours"], counted["peer"]
+        mine[f"parts_{case}"] = in_turn(__file__, ["parts"], 1, "--case", str(k), *quick)["parts"][0]
         if {side["steps"] for side in sides.values()} != {mine[case]["steps"]}:
             sys.exit(f"K = {k}: the sides did not take the same number of steps")
     finish(

@@ -96,6 +96,7 @@ def run(project: Project, config: LabelConfig) -> None:
         if config.browser and _desktop():
             Timer(1.0, webbrowser.open, [url]).start()
         sys.setswitchinterval(SWITCH)
+        gc.collect()  # event loops that Gradio made and dropped keep their files open till then
         gc.freeze()  # what is loaded now stays to the end: no pauses to look through it, and a quick exit
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, proxy_headers=False)

@@ -47,7 +47,7 @@ def test_the_loop_on_a_local_model_folder(
 
     runs = json.loads(palate(project, "runs", "--json"))
     stages = [(run["stage"], run["status"]) for run in runs]
-    order = ("import", "sft", "sample", "simulate", "reward", "dpo", "eval")
+    order = ("import", "sft", "sample", "features", "simulate", "reward", "dpo", "eval")
     assert stages == [(stage, "done") for stage in order]
     shown = palate(project, "runs", "show", "dpo-1")
     for name in ("sft-1", "sample-1", "simulate-1", "import-1", "rows.jsonl", str(tiny_models[architecture])):

@@ -141,7 +141,8 @@ def test_every_command_works_beside_a_running_server(tmp_path: Path, launch: Cal
     with project.store() as store:
         assert isinstance(store, RemoteStore)
         ids = {row["id"] for row in store.rows("SELECT id FROM run WHERE status = 'done'")}
-    assert ids == {"import-1", "sft-1", "sample-1", "simulate-1", "reward-1", "dpo-1", "eval-1"}
+    stages = ("import", "sft", "sample", "features", "simulate", "reward", "dpo", "eval")
+    assert ids == {f"{stage}-1" for stage in stages}
     server.stop()
     assert not (here / "server.json").exists()
     with project.store() as store:
