@@ -9,15 +9,17 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 
 from palate.data.records import Assignment, Comparison, Vote
 from palate.data.store import Store
 from palate.labeling import opening
 from palate.labeling.ballots import LETTERS, Ballot, Item, Rules, edited, to_answer, to_vote
 from palate.labeling.contents import Content, Shelf
-from palate.labeling.holdings import REMEMBERED, Desktop, Filled, Held
+from palate.labeling.holdings import REMEMBERED, Desktop, Filled, Held, today
 from palate.labeling.opening import Plan
 from palate.labeling.recall import Recall
+from palate.labeling.selection.selector import Selector
 from palate.labeling.worklist import WINDOW, Queue, Work
 from palate.labeling.writer import Change, Entry
 
@@ -37,10 +39,9 @@ class Claims:
         self.shelf, self.recall = Shelf(store), Recall(store)
         self.desktops: dict[str, Desktop] = {}
         self.dropped = 0  # answers left out of an item since they repeat another
+        self.selector: Selector | None = None
         self.queue, self.gold = Queue(), dict[str, Work]()
         self._admit_all(None)
-
-    # -- inside: claims ----------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Read everything again; a lease that has run out stays so, whatever the store says of the item."""
@@ -87,8 +88,8 @@ class Claims:
 
     def desktop(self, person: str) -> Desktop:
         if person not in self.desktops:
-            done, today, seconds = self.recall.pace(person)
-            self.desktops[person] = Desktop({}, done, today, _today(), deque(seconds, REMEMBERED))
+            done, done_today, seconds = self.recall.pace(person)
+            self.desktops[person] = Desktop({}, done, done_today, today(), deque(seconds, REMEMBERED))
         return self.desktops[person]
 
     def until(self) -> tuple[float, datetime]:
@@ -97,8 +98,10 @@ class Claims:
 
     def ahead(self) -> int:
         """How many items a page holds: the next one ahead, unless few are left for many."""
-        busy = sum(1 for desktop in self.desktops.values() if desktop.held)
-        return 2 if self.queue.waiting > AHEAD * busy else 1
+        return 2 if self.queue.waiting > AHEAD * len(self._at_work()) else 1
+
+    def _at_work(self) -> list[str]:
+        return [name for name, desktop in self.desktops.items() if desktop.held]
 
     def next(self, person: str, rng: random.Random, limit: int) -> tuple[list[Item], Change]:
         change, items = Change(), list[Item]()
@@ -184,10 +187,12 @@ class Claims:
             return special
         while True:
             until, lease = self.until()
-            work = self.queue.claim(person, rng, time.time(), until)
+            pick = self.selector.pick(person, rng, self._at_work()) if self.selector is not None else None
+            order = pick.order if pick is not None else ()
+            work = self.queue.claim(person, rng, time.time(), until, order)
             if work is None:
                 return None
-            self.shelf.ahead(lambda: [w.id for w in self.queue.upcoming(person, 2 * WINDOW)])
+            self.shelf.ahead(partial(self._soon, person, order))
             content = self.shelf.get(work.id)
             if content is None or content.withheld is not None:
                 reason, detail = (content.withheld if content else None) or (
@@ -197,7 +202,14 @@ class Claims:
                 change.withheld.append({"id": work.id, "reason": reason, "detail": detail})
                 self.queue.remove(work)
                 continue
+            if pick is not None and work.taken == 1 and work.reserved_for is None:  # nobody had it before
+                content = pick.given(content, self.queue.waiting + 1)
+                self.shelf.put(content)
+                change.chosen.append(content.comparison)
             return self._opened(content, person, rng, lease, change)
+
+    def _soon(self, person: str, order: Sequence[str]) -> list[str]:
+        return [*order[:WINDOW], *(work.id for work in self.queue.upcoming(person, 2 * WINDOW))]
 
     def _opened(
         self, content: Content, person: str, rng: random.Random, lease: datetime, change: Change
@@ -305,7 +317,7 @@ class Claims:
             held.pending = None
             if failed is None:
                 desktop.held.pop(held.assignment.id, None)
-                self.count(desktop, 1)
+                desktop.count(1)
                 if vote.seconds_active is not None and vote.run_id is None:
                     desktop.seconds.append(vote.seconds_active)
                 if work is not None and work.answers >= work.overlap and not work.leases:
@@ -331,14 +343,3 @@ class Claims:
             desktop.told = (exact, desktop.done)
             return exact
         return left - since
-
-    @staticmethod
-    def count(desktop: Desktop, change: int) -> None:
-        if desktop.day != _today():
-            desktop.day, desktop.today = _today(), 0
-        desktop.done += change
-        desktop.today = max(0, desktop.today + change)
-
-
-def _today() -> int:
-    return int(time.time() // 86_400)

@@ -84,10 +84,11 @@ class Shelf:
             self._reading = True
             self._reader.submit(self._read, wanted)
 
-    def put(self, content: Content) -> None:
-        """Keep a content; the one that was used least lately goes."""
+    def put(self, content: Content, new: bool = True) -> None:
+        """Keep a content; the one that was used least lately goes. Unless `new`, one that is here already stays."""
         with self._lock:
-            self._kept[content.comparison.id] = content
+            if new or content.comparison.id not in self._kept:
+                self._kept[content.comparison.id] = content
             while len(self._kept) > AT_HAND:
                 self._kept.popitem(last=False)
 
@@ -95,7 +96,7 @@ class Shelf:
         try:
             for first in range(0, len(wanted), 64):
                 for found in read(self._store, wanted[first : first + 64]):
-                    self.put(found)
+                    self.put(found, new=False)  # meanwhile it may have been given out, and marked so
         except duckdb.Error:
             return  # the database is going down or being opened again: who needs a content reads it
         finally:

@@ -29,6 +29,7 @@ from palate.labeling.claims import Claims
 from palate.labeling.holdings import Filled, Held
 from palate.labeling.opening import Plan
 from palate.labeling.recall import ANSWERED, FILLED
+from palate.labeling.selection.selector import Selector
 from palate.labeling.writer import Change, Entry, Journal, Unacknowledged, Writer
 
 
@@ -61,12 +62,14 @@ class Desk:
         rules: Rules | None = None,
         plan: Plan | None = None,
         journal: Journal | None = None,
+        selector: Selector | None = None,
     ) -> None:
         self._store = store
         self._lock = threading.RLock()
         self._reading = threading.Lock()  # one at a time looks for what was added past the desk; taken first
         self.rules, self.plan = rules or Rules(), plan or Plan()
         self._claims = Claims(store, self.rules, self.plan)
+        self._claims.selector = self.selector = selector
         self.recall = self._claims.recall
         self._writer = Writer(store, journal)
         self.on_votes = self._writer.on_votes  # called after votes are durable, in the writer's thread
@@ -185,7 +188,7 @@ class Desk:
             if item is None:
                 raise BallotRefused("the texts of this item are gone", "not_yours")
             desktop.held = {assignment.id: held, **desktop.held}
-            self._claims.count(desktop, -1)
+            desktop.count(-1)
             opened = self._submit(Change(leased={assignment.id: self._claims.until()[1]}))
         opened.result()
         return item
@@ -208,7 +211,7 @@ class Desk:
         """The annotator's own figures."""
         with self._lock:
             desktop = self._claims.desktop(person)
-            self._claims.count(desktop, 0)
+            desktop.count(0)
             median = statistics.median(desktop.seconds) if desktop.seconds else None
             return Progress(desktop.done, desktop.today, self._claims.left(person), median)
 

@@ -1,5 +1,6 @@
 """What annotators have before them: items, until when they are theirs, and their own pace."""
 
+import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -35,3 +36,15 @@ class Desktop:
     day: int = 0  # days since the epoch that `today` counts
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     told: tuple[int, int] = (0, 0)  # (items left, items answered) when what is left was counted for them last
+
+    def count(self, change: int) -> None:
+        """So many more answers, or fewer."""
+        if self.day != today():
+            self.day, self.today = today(), 0
+        self.done += change
+        self.today = max(0, self.today + change)
+
+
+def today() -> int:
+    """Days since the epoch."""
+    return int(time.time() // 86_400)

@@ -195,6 +195,7 @@ class Figures:
             rows = self._rows
         yield from rows
         yield from _timings(self._desk)
+        yield from _choosing(self._desk)
         yield from _files(self._store.path)
 
 
@@ -245,6 +246,27 @@ def _timings(desk: Desk) -> Iterator[Metric]:
         for share in (50, 95, 99):
             commits.add_metric((f"{share / 100}",), cuts[share - 1])
         yield commits
+
+
+def _choosing(desk: Desk) -> Iterator[Metric]:
+    if desk.selector is None:
+        return
+    state = desk.selector.state()
+    yield GaugeMetricFamily(
+        "palate_selection_on", "1 while comparisons are chosen, 0 by chance", state["choosing"]
+    )
+    yield GaugeMetricFamily(
+        "palate_selection_random_share", "Share of comparisons given by chance", state["share_by_chance"]
+    )
+    taken = sorted(desk.selector.milliseconds)
+    if len(taken) > 1:
+        cuts = statistics.quantiles(taken, n=100, method="inclusive")
+        seconds = GaugeMetricFamily(
+            "palate_selection_seconds", "Time of learning and ranking anew", labels=("quantile",)
+        )
+        for share in (50, 95, 99):
+            seconds.add_metric((f"{share / 100}",), cuts[share - 1] / 1000)
+        yield seconds
 
 
 def _files(database: Path) -> Iterator[Metric]:

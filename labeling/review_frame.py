@@ -59,6 +59,7 @@ class Screens:
             "asked": asked,
             "query": query,
             "scope": scope_text(scope or Scope()),
+            "notice": self.review.notice(),
             "at": self.at(section, query, values.pop("order", None)),
         }
         whole = {"project": self.entrance.project, "root": self.root, **found, **values}

@@ -57,6 +57,7 @@ class Review:
     """The figures of one store. Facts are opened when somebody first asks."""
 
     def __init__(self, store: Store, overlap: tuple[int, float] = (1, 1.0)) -> None:
+        self.notice: Callable[[], str] = str  # what leads are told above every page; nothing
         self._store, self._overlap = store, overlap  # see Facts.overlap
         self._facts: Facts | None = None
         self._busy, self._beginning = 0, threading.Lock()  # computations that read the facts now

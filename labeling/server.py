@@ -42,6 +42,7 @@ from palate.labeling.api_rank import add_ranking
 from palate.labeling.api_records import add_records
 from palate.labeling.api_rules import add_rules
 from palate.labeling.api_runs import add_runs
+from palate.labeling.api_selection import add_selection
 from palate.labeling.api_statistics import add_statistics
 from palate.labeling.api_views import add_views, asking
 from palate.labeling.backup_routes import add_backups
@@ -60,6 +61,8 @@ from palate.labeling.people_pages import add_people
 from palate.labeling.review import add_review
 from palate.labeling.review_service import Review
 from palate.labeling.screen import ranking_screen, script, style
+from palate.labeling.selection.learner import Settings
+from palate.labeling.selection.selector import Selector, check_selection
 from palate.labeling.webhooks import add_webhooks
 from palate.project import Project
 
@@ -119,20 +122,26 @@ def make_app(store: Store, project: Project, config: LabelConfig) -> FastAPI:
     start = StartLink(config.annotator) if config.annotator or not people.admin_with_password() else None
 
     journal = Journal(project.folder / "votes.journal")
-    desk = Desk(store, *_rules(config), VoteJournal(journal, store))
+    desk = Desk(store, *_rules(config), VoteJournal(journal, store), selector=_selector(store, config))
     if config.guidelines is not None:
         guidelines.from_file(store, _read(config.guidelines))
 
     review = Review(store, (config.overlap, config.overlap_share))
+    if desk.selector is not None:
+        desk.on_votes.append(desk.selector.heard)
+        review.notice = desk.selector.notice
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         review.warm_up(app.state.finder.warm_up)
+        if desk.selector is not None:
+            desk.selector.start()
         yield
         withdraw(project.folder)
         for close in (
             keeper.close,
             review.close,
+            *([desk.selector.close] if desk.selector is not None else []),
             desk.close,
             webhooks.close,
             journal.close,
@@ -171,6 +180,7 @@ def make_app(store: Store, project: Project, config: LabelConfig) -> FastAPI:
     add_records(app, store, desk)
     add_runs(app, store, project.folder)
     add_rules(app, store, desk)
+    add_selection(app, desk)
     webhooks = add_webhooks(app, store, desk, config)
     keeper = add_backups(app, store, backups_of(store.path), config.backup_minutes)
     add_api(app)  # after the others: it answers what they do not know
@@ -221,6 +231,14 @@ def _rules(config: LabelConfig) -> tuple[Rules, Plan]:
         config.gold_share,
     )
     return Rules(config.partial, config.criteria), plan
+
+
+def _selector(store: Store, config: LabelConfig) -> Selector | None:
+    """Who chooses comparisons, as set; None where they come by chance."""
+    check_selection(config.select, config.random_share, config.diversity)
+    if config.select == "random":
+        return None
+    return Selector(store, Settings(config.select, config.random_share, config.control, config.diversity))
 
 
 def _read(file: Path) -> str:

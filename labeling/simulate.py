@@ -19,13 +19,15 @@ from tqdm import tqdm
 
 from palate.config import SimulateConfig, UserError, as_dict
 from palate.data.any_store import AnyStore
-from palate.data.records import Message, Run, digest
+from palate.data.records import Message, Run, Vote, digest
 from palate.data.remote import RemoteStore
 from palate.data.store import Store
 from palate.data.taste import TASTES
 from palate.labeling.ballots import Answer, Ballot, Item
 from palate.labeling.desk import Desk, annotator
 from palate.labeling.remote_desk import RemoteDesk
+from palate.labeling.selection.learner import Settings
+from palate.labeling.selection.selector import Selector, check_selection
 from palate.project import Project
 from palate.runs import ActiveRun
 
@@ -58,6 +60,7 @@ class Tally:
 def run(project: Project, config: SimulateConfig) -> Run:
     """Let the annotators answer what is open; returns the run."""
     _check(config)
+    check_selection(config.select, config.random_share, 0.0)
     taste = TASTES[config.taste]
     with project.store() as store:
         rows = store.table(_CANDIDATES)
@@ -160,7 +163,9 @@ def _vote_all(
         1, min(BATCH, -(-votes // len(people)))
     )  # everyone gets their part of a small number of votes
     tally = Tally()
-    with _desk(store) as desk, tqdm(total=votes, unit="vote", disable=None, leave=False) as bar:
+    selector = _selector(store, config)
+    share = 1 if selector is not None else share  # the next one is chosen when the last is known
+    with _desk(store, selector) as desk, tqdm(total=votes, unit="vote", disable=None, leave=False) as bar:
         while people and tally.votes < votes:
             person = people.pop(0)
             items = desk.next_items(person, orders, min(share, votes - tally.votes))
@@ -169,19 +174,37 @@ def _vote_all(
             people.append(person)
             answers = [judge(item, score, spread, config, rng) for item in items]
             ballots = [_ballot(active.id, item, answer) for item, answer in zip(items, answers, strict=True)]
-            desk.cast_all(person, ballots, active.id)
+            votes_cast = desk.cast_all(person, ballots, active.id)
+            if selector is not None:
+                selector.heard([vote for vote in votes_cast if isinstance(vote, Vote)])
+                selector.refresh()
             for item, answer in zip(items, answers, strict=True):
                 tally = tally.add(*_compare(item, answer, score))
             bar.update(len(items))
+    if selector is not None:
+        print(f"        {selector.notice()}")
     return tally
 
 
-def _desk(store: AnyStore) -> Desk | RemoteDesk:
+def _desk(store: AnyStore, selector: Selector | None) -> Desk | RemoteDesk:
     """The desk of whoever owns the database."""
     if isinstance(store, RemoteStore):
         return RemoteDesk(store)
     assert isinstance(store, Store)
-    return Desk(store)
+    return Desk(store, selector=selector)
+
+
+def _selector(store: AnyStore, config: SimulateConfig) -> Selector | None:
+    """Who chooses, when that is asked for; a running server has its own."""
+    if config.select == "random":
+        return None
+    if not isinstance(store, Store):
+        raise UserError("beside a running palate label it chooses by its own --select: leave yours out")
+    selector = Selector(store, Settings(config.select, config.random_share, config.control, seed=config.seed))
+    selector.refresh()
+    if selector.missing is not None:
+        raise UserError(f"--select {config.select}: {selector.missing}")
+    return selector
 
 
 def _ballot(run_id: str, item: Item, answer: Answer) -> Ballot:

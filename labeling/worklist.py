@@ -9,7 +9,7 @@ have begun, so that agreement is known early.
 import heapq
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -103,10 +103,16 @@ class Queue:
             self._reserved[work.reserved_for] = [w for w in mine if w is not work]
         self._leave(work)
 
-    def claim(self, person: str, rng: random.Random, now: float, until: float) -> Work | None:
-        """The next work for this annotator, leased until `until`; None when nothing is open for them."""
+    def claim(
+        self, person: str, rng: random.Random, now: float, until: float, preferred: Sequence[str] = ()
+    ) -> Work | None:
+        """The next work for this annotator, leased until `until`; None when nothing is open for them.
+
+        Among works that nobody has begun the first of `preferred` is taken that is open to them; priorities, and works
+        that others have begun, come before.
+        """
         self.expire(now)
-        work = self._for(person, rng)
+        work = self._for(person, rng, preferred)
         if work is not None:
             self._lease(work, person, until)
         return work
@@ -180,13 +186,17 @@ class Queue:
 
     # -- inside ------------------------------------------------------------------------------------------
 
-    def _for(self, person: str, rng: random.Random) -> Work | None:
+    def _for(self, person: str, rng: random.Random, preferred: Sequence[str]) -> Work | None:
         mine = self._open_reserved(person)
         if mine:
             return mine[0]
         if self._shut[person] >= self.waiting:
             return None
         for key in sorted(self._buckets):
+            for name in preferred if key[1] == 0 else ():
+                wanted = self._works.get(name)
+                if wanted is not None and wanted.bucket == key and not wanted.closed_to(person):
+                    return wanted
             stack = self._buckets[key]
             window = min(WINDOW, len(stack))
             start = rng.randrange(window)

@@ -61,6 +61,7 @@ class Change:
     entries: list[Entry] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)  # hidden repeats
     opened: list[Assignment] = field(default_factory=list)
+    chosen: list[Comparison] = field(default_factory=list)  # stored ones, with how they were chosen
     leased: dict[str, datetime] = field(default_factory=dict)  # assignments opened again -> lease
     released: list[str] = field(default_factory=list)
     withheld: list[dict[str, Any]] = field(default_factory=list)
@@ -84,7 +85,7 @@ class Change:
             self.stored.set_exception(error)
 
 
-_PARTS = ("entries", "comparisons", "opened", "leased", "released", "withheld")
+_PARTS = ("entries", "comparisons", "opened", "chosen", "leased", "released", "withheld")
 
 
 class Writer:
@@ -242,6 +243,15 @@ class Writer:
                 if new:
                     self._store.insert([entry.vote for entry in new], again)
                     self._set_state("done", [entry.vote.assignment_id for entry in new])
+                if parts["chosen"]:
+                    self._store.write(
+                        "UPDATE comparison SET strategy = u.strategy, propensity = u.propensity FROM (SELECT "
+                        "unnest(?) AS id, unnest(?) AS strategy, unnest(?) AS propensity) u WHERE comparison.id = u.id",
+                        [
+                            [getattr(one, name) for one in parts["chosen"]]
+                            for name in ("id", "strategy", "propensity")
+                        ],
+                    )
                 if leased:
                     self._store.write(
                         "UPDATE assignment SET state = 'open', leased_until = u.until "

@@ -56,11 +56,15 @@ class Verdict:
 class Control:
     """Fed with every vote before the head learns from it. Off for want of skill can end; off for yield or harm stays.
 
-    `pool` (n, 2, D): pairs of completions as chance would give them, n >= 1; `random_share` 0..1.
+    `pool` (n, 2, D): pairs of completions as chance would give them, n >= 1; `random_share` 0..1; `only_skill`: yield
+    and harm are not asked for, as pairs for DPO are meant to be certain and teach a head little.
     """
 
-    def __init__(self, pool: NDArray[np.floating], random_share: float, seed: int = 0) -> None:
+    def __init__(
+        self, pool: NDArray[np.floating], random_share: float, seed: int = 0, only_skill: bool = False
+    ) -> None:
         x = checked(pool)
+        self._only_skill = only_skill
         rng = np.random.default_rng(seed)
         self._sample = x[rng.permutation(len(x))[:SAMPLE]]
         self._random_share = random_share
@@ -138,9 +142,10 @@ class Control:
         if self.votes == LATEST:
             if self._skill() < CLEAR and self._best < -np.log(ERROR):
                 return "skill"
-            if self._gain()[1] < 1 + LEAST_GAIN:
+            if not self._only_skill and self._gain()[1] < 1 + LEAST_GAIN:
                 return "yield"
-        if self.votes % LOOK == 0 and self.votes >= LATEST // 2 and self._harmful(head.precision):
+        look = self.votes % LOOK == 0 and not self._only_skill
+        if look and self.votes >= LATEST // 2 and self._harmful(head.precision):
             return "harm"
         return ""
 

@@ -113,6 +113,9 @@ class SampleConfig:
     """Nucleus sampling; 1.0 keeps the model's own distribution."""
     max_new_tokens: int = 96
     """Longest completion, in tokens."""
+    rank: tuple[int, ...] = ()
+    """How many of a prompt's k completions one comparison shows: `--rank 2` makes all pairs, `--rank 2 3` pairs and
+    threes, among which `palate label --select` chooses. Default: all k in one comparison."""
     features: bool = True
     """Compute frozen features of the completions too (palate reward features): what is chosen from between two votes."""
     split: Literal["train", "test", "all"] = "train"
@@ -159,6 +162,15 @@ class LabelConfig:
     """Share of items that are gold questions, as long as there are some (0..0.5)."""
     partial: bool = True
     """Accept rankings of three or more answers that leave some of them out."""
+    select: Literal["random", "information", "dpo"] = "random"
+    """Which comparison comes next: by chance; `information`: the most open order per second of reading, for a reward
+    model; `dpo`: the largest certain gap. The latter two need features (palate sample, palate reward features)."""
+    random_share: float = 0.15
+    """With --select: this share stays by chance (0.05..1): unbiased statistics, and the control of the next setting."""
+    control: bool = True
+    """Measure whether choosing helps, and go back to chance, with a notice on Review, when that is not shown."""
+    diversity: float = 0.0
+    """With --select information: keep away from prompts like those asked already (weight of the log distance)."""
     criteria: tuple[str, ...] = ()
     """Rate every answer on these, 1 to 5: --criteria helpful honest harmless."""
     guidelines: Path | None = None
@@ -201,6 +213,12 @@ class SimulateConfig:
     """Added to whichever answer is shown first (same units)."""
     laziness: float = 0.0
     """Share of votes given at random."""
+    select: Literal["random", "information", "dpo"] = "random"
+    """Which comparison comes next, as in palate label. Beside a running server, the server's own setting counts."""
+    random_share: float = 0.15
+    """With --select: this share stays by chance (0.05..1)."""
+    control: bool = True
+    """With --select: go back to chance when votes do not show that choosing helps."""
     seed: int = 0
     """Makes the votes reproducible."""
 

@@ -10,8 +10,9 @@ seed; Ctrl-C keeps the finished chunks. It does not choose which comparison is w
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
@@ -57,6 +58,8 @@ def run(project: Project, config: SampleConfig) -> Run:
     """Sample, store, and say what came of it."""
     if not 2 <= config.k <= 9:
         raise UserError(f"-k {config.k}: a comparison takes 2 to 9 completions")
+    if any(not 2 <= size <= config.k for size in config.rank):
+        raise UserError(f"--rank takes 2 to -k ({config.k}), got {' '.join(map(str, config.rank))}")
     models = config.models or (_latest_model(project),)
     arms = [Arm(model, temperature) for temperature in config.temperature for model in models]
     tasks = _choose_prompts(project, config)
@@ -78,7 +81,7 @@ def run(project: Project, config: SampleConfig) -> Run:
             for first in range(0, len(tasks), size):
                 chunk = tasks[first : first + size]
                 answers = _answer(loaded, arms, chunk, config, first, active.id, counts, bar.update)
-                _save(project, chunk, answers, active.id, counts)
+                _save(project, chunk, answers, active.id, counts, config.rank)
         active.metrics(**_figures(counts, time.perf_counter() - start))
     _report(active.record, config, counts)
     return active.record
@@ -156,13 +159,14 @@ def _save(
     answers: list[list[Completion]],
     run_id: str,
     counts: Counter[str],
+    sizes: Sequence[int],
 ) -> None:
     """One transaction: the completions of a chunk and their comparisons; the file is closed again at once."""
     completions = [completion for row in answers for completion in row]
     comparisons = [
-        Comparison(task.id, tuple(c.id for c in row), strategy="random", propensity=1.0, run_id=run_id)
+        Comparison(task.id, tuple(c.id for c in shown), strategy="random", propensity=1.0, run_id=run_id)
         for task, row in zip(tasks, answers, strict=True)
-        if len(row) >= 2
+        for shown in _sets(row, sizes)
     ]
     with project.store() as store:
         new, new_comparisons = store.add_all(completions, comparisons)
@@ -172,7 +176,13 @@ def _save(
     counts["stopped"] += sum(c.finish_reason == "stop" for c in completions)
     counts["kept"] += len(completions)
     counts["prompts"] += len(tasks)
-    counts["without_comparison"] += len(tasks) - len(comparisons)
+    counts["without_comparison"] += len(tasks) - len({one.prompt_id for one in comparisons})
+
+
+def _sets(row: Sequence[Completion], sizes: Sequence[int]) -> Iterator[tuple[Completion, ...]]:
+    """What is shown together of a prompt's completions: all of them, or every subset of these sizes."""
+    for size in sorted(set(sizes)) or ([len(row)] if len(row) >= 2 else []):
+        yield from combinations(row, size)
 
 
 def _choose_prompts(project: Project, config: SampleConfig) -> list[Task]:

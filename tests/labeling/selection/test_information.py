@@ -138,7 +138,7 @@ def test_dpo_takes_the_certain_gap_over_the_large_guess() -> None:
     assert (better, worse, bound) == (1, 0, pytest.approx(0.9))
 
 
-def test_the_reliable_get_what_is_hard() -> None:
+def test_the_reliable_are_worth_more() -> None:
     mean, sd = np.array([0.0, 3.0]), np.zeros(2)
     assert routing.advantage(mean, sd, 0.95, np.array([0.7]))[0] > 1
     assert routing.advantage(mean, sd, 0.7, np.array([0.95]))[0] < 1
