@@ -87,6 +87,23 @@ def test_a_model_that_repeats_itself_is_named(project: Project, capsys: pytest.C
     assert "raise --temperature" in capsys.readouterr().out
 
 
+def test_every_pair_of_a_prompt_to_choose_from(project: Project) -> None:
+    run(
+        project,
+        SampleConfig(project.folder, k=3, rank=(3, 2), max_new_tokens=6, device="cpu", dtype="float32"),
+    )
+    with project.store() as store:
+        sizes = store.rows(
+            "SELECT len(completion_ids) AS k, count(*) AS n FROM comparison GROUP BY 1 ORDER BY 1"
+        )
+        pairs = store.value(
+            "SELECT count(DISTINCT completion_ids) FROM comparison WHERE len(completion_ids) = 2"
+        )
+    assert (sizes, pairs) == ([{"k": 2, "n": 15}, {"k": 3, "n": 5}], 15)
+    with pytest.raises(UserError, match=r"--rank takes 2 to -k \(3\), got 2 4"):
+        run(project, SampleConfig(project.folder, k=3, rank=(2, 4)))
+
+
 def test_k_out_of_range(project: Project) -> None:
     with pytest.raises(UserError, match="2 to 9"):
         run(project, SampleConfig(project.folder, k=1))

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palate import annotator_model
 from palate.labeling.selection.control import Control, Verdict
-from palate.labeling.selection.dpo_pairs import pessimistic_gaps
-from palate.labeling.selection.information import diversity, expected, unsure
+from palate.labeling.selection.dpo_pairs import PESSIMISM
+from palate.labeling.selection.information import checked, diversity, expected, margins, openness
 from palate.labeling.selection.pool import Candidate, Cast, Pool
 from palate.labeling.selection.routing import FEW, advantage, reliability
 from palate.labeling.selection.seconds import Seconds
@@ -61,6 +62,7 @@ class Learner:
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool, self._settings = pool, settings
+        checked(pool.matrix)  # once for all
         self._rng = np.random.default_rng(settings.seed)
         self.clock = Seconds()
         self.eta: dict[str, float] = {}  # of annotators that are known well enough
@@ -127,7 +129,7 @@ class Learner:
         found: list[tuple[float, str, float, float]] = []
         for size in sorted({len(one.rows) for one in waiting}):
             group = [one for one in waiting if len(one.rows) == size]
-            x = self._pool.matrix[np.array([one.rows for one in group])].astype(np.float64)
+            x = self._pool.matrix[np.array([one.rows for one in group])]
             scores, mean, sd = self._scores(ahead, x, group)
             found += zip(scores.tolist(), [one.id for one in group], mean.tolist(), sd.tolist(), strict=True)
         found.sort(key=lambda one: (-one[0], one[1]))
@@ -148,17 +150,15 @@ class Learner:
         return (*(ranking.ids[i] for i in order), *ranking.ids[ROUTED:])
 
     def _scores(
-        self, head: LinearHead, x: Floats, group: Sequence[Candidate]
+        self, head: LinearHead, x: NDArray[np.float32], group: Sequence[Candidate]
     ) -> tuple[Floats, Floats, Floats]:
         """(scores, mean size of the pairs' margins, their mean sd) of comparisons of K completions (n, K, D)."""
-        first, second = np.triu_indices(x.shape[1], 1)
-        z = (x[:, first] - x[:, second]).reshape(-1, x.shape[2])
-        mean, sd = (part.reshape(len(x), -1) for part in head.margin(z))
+        mean, sd = margins(head, x)
         middle, wide = np.abs(mean).mean(axis=1), sd.mean(axis=1)
         if self._settings.rule == "dpo":
-            return pessimistic_gaps(head, z).reshape(len(x), -1).mean(axis=1), middle, wide
+            return (np.abs(mean) - PESSIMISM * sd).mean(axis=1), middle, wide
         words = np.array([one.words for one in group])
-        scores = unsure(head, x) / self.clock.predict(words, np.full(len(x), x.shape[1]))
+        scores = openness(mean, sd).mean(axis=1) / self.clock.predict(words, np.full(len(x), x.shape[1]))
         if self._settings.diversity and self._votes:
             asked = np.array(
                 [self._pool.matrix[list(v.rows)].mean(0) for v in list(self._votes.values())[-ASKED:]]

@@ -181,3 +181,16 @@ def test_pairs_are_sets_of_two(head: LinearHead) -> None:
             p * (1 - p) * np.array([[1, -1], [-1, 1]]),
             atol=1e-12,
         )
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_margins_of_all_pairs_in_both_precisions(size: int) -> None:
+    rng = np.random.default_rng(size)
+    x, z = rng.normal(size=(7, size, 6)) + 3.0, rng.normal(size=(40, 6))
+    head = LinearHead.fit(z, rng.integers(0, 2, 40).astype(float))
+    first, second = np.triu_indices(size, 1)
+    mean, sd = head.margin((x[:, first] - x[:, second]).reshape(-1, 6))
+    for kind, close in ((np.float64, 1e-10), (np.float32, 2e-4)):
+        found = information.margins(head, x.astype(kind))
+        np.testing.assert_allclose(found[0].ravel(), mean, atol=close)
+        np.testing.assert_allclose(found[1].ravel(), sd, rtol=close * 5)

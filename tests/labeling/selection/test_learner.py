@@ -24,7 +24,9 @@ def made(n: int = 300, seed: int = 0, k: int = 2) -> tuple[Pool, np.ndarray]:
     return Pool(RUN, {}, np.ones(n * k), matrix, waiting, (), 0, False), rng.normal(size=SIZE)
 
 
-def vote(pool: Pool, taste: np.ndarray, place: int, by: str = "anna", flip: bool = False, chosen: bool = False) -> Cast:
+def vote(
+    pool: Pool, taste: np.ndarray, place: int, by: str = "anna", flip: bool = False, chosen: bool = False
+) -> Cast:
     one = pool.waiting[place]
     order = sorted(one.rows, key=lambda row: -float(pool.matrix[row] @ taste), reverse=flip)
     pairs = tuple((a, b, 1.0) for i, a in enumerate(order) for b in order[i + 1 :])
@@ -95,7 +97,9 @@ def test_dpo_wants_gaps_that_are_certain() -> None:
         learner.learn(vote(pool, taste, i))
     found = learner.ranking(pool.waiting[80:], [])
     rows = {c.id: c.rows for c in pool.waiting}
-    gaps = [abs(float((pool.matrix[rows[name][0]] - pool.matrix[rows[name][1]]) @ taste)) for name in found.ids]
+    gaps = [
+        abs(float((pool.matrix[rows[name][0]] - pool.matrix[rows[name][1]]) @ taste)) for name in found.ids
+    ]
     assert np.mean(gaps[:20]) > 2 * np.mean(gaps[-20:])
     for i in range(80, 200):
         learner.learn(vote(pool, taste, i, chosen=i % 2 == 0))
@@ -120,7 +124,7 @@ def test_unreliable_annotators_weigh_less_and_get_what_they_do_least_badly() -> 
     for i in range(400):
         by = ("anna", "ben", "coin")[i % 3]
         learner.learn(vote(pool, taste, i, by, flip=bool(rng.random() < (0.5 if by == "coin" else 0.05))))
-    assert learner.eta["coin"] < 0.75 < 0.85 < min(learner.eta["anna"], learner.eta["ben"])
+    assert learner.eta["coin"] < 0.7 and min(learner.eta["anna"], learner.eta["ben"]) > 0.85
     ranking = learner.ranking(pool.waiting[400:], [])
     people = ["anna", "ben", "coin"]
     assert learner.routed(ranking, "somebody", people) == ranking.ids
@@ -142,7 +146,10 @@ def test_diversity_keeps_away_from_what_was_asked() -> None:
         plain.learn(vote(pool, taste, i))
         wide.learn(vote(pool, taste, i))
     far = {c.id for c in pool.waiting[40:]}
-    shares = [np.mean([name in far for name in one.ranking(pool.waiting[30:], []).ids[:10]]) for one in (plain, wide)]
+    shares = [
+        np.mean([name in far for name in one.ranking(pool.waiting[30:], []).ids[:10]])
+        for one in (plain, wide)
+    ]
     assert shares[1] == 1.0 >= shares[0]
 
 

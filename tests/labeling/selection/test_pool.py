@@ -21,7 +21,9 @@ def row(**changes: object) -> dict[str, object]:
     }  # fmt: skip
 
 
-SMALL = Pool(RUN, {"x": 0, "y": 1, "z": 2}, np.array([3.0, 5.0, 7.0]), np.eye(3, dtype=np.float32), (), (), 0, False)
+SMALL = Pool(
+    RUN, {"x": 0, "y": 1, "z": 2}, np.array([3.0, 5.0, 7.0]), np.eye(3, dtype=np.float32), (), (), 0, False
+)
 
 
 def test_a_vote_by_rows() -> None:
@@ -46,7 +48,11 @@ def test_ties_and_tiers() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"verdict": "skip", "ranking": []}, {"verdict": "all_bad", "ranking": []}, {"completion_ids": ["x", "unknown"]}],
+    [
+        {"verdict": "skip", "ranking": []},
+        {"verdict": "all_bad", "ranking": []},
+        {"completion_ids": ["x", "unknown"]},
+    ],
 )
 def test_what_says_nothing(changes: dict[str, object]) -> None:
     assert cast(SMALL, row(**changes)) is None
@@ -67,13 +73,17 @@ def test_who_waits_and_what_was_voted(store: Store) -> None:
             if item.answers[0][1] in given.score:
                 seen.append(desk.cast_all(anna, [given.answer(item, f"vote-00{len(seen)}")])[0])
             else:
-                desk.cast_all(anna, [Ballot("skip", (), vote_id="skipped-1", assignment_id=item.assignment_id)])
+                desk.cast_all(
+                    anna, [Ballot("skip", (), vote_id="skipped-1", assignment_id=item.assignment_id)]
+                )
     found = read(store, RUN)
     assert (found.run_id, found.matrix.shape, found.more) == (RUN, (12, 8), False)
     answered = {vote.comparison for vote in found.votes}
     assert len(found.votes) == 3 and len(found.waiting) + found.missing in (3, 4)
     assert not answered & {one.id for one in found.waiting}
-    assert {one.words for one in found.waiting} == {4.0 + 5.0}  # "word of answer 0.0", "word word of answer 0.1"
+    assert {one.words for one in found.waiting} == {
+        4.0 + 5.0
+    }  # "word of answer 0.0", "word word of answer 0.1"
     assert all(vote.annotator == anna and len(vote.pairs) == 1 for vote in found.votes)
     assert [r["assignment_id"] for r in votes_of(store, [seen[1].id])] == [seen[1].assignment_id]
 

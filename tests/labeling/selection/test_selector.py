@@ -51,7 +51,12 @@ def test_the_best_comes_and_how_it_came_is_stored(store: Store) -> None:
     held = store.rows("SELECT comparison_id FROM assignment WHERE id = ?", [item.assignment_id])
     assert held == [{"comparison_id": best}]
     state = selector.state()
-    assert (state["rule"], state["choosing"], state["votes"], state["features"]) == ("information", True, 60, RUN)
+    assert (state["rule"], state["choosing"], state["votes"], state["features"]) == (
+        "information",
+        True,
+        60,
+        RUN,
+    )
     assert (state["waiting"], state["without_features"], state["share_by_chance"]) == (20, 0, 0.05)
     assert selector.notice() == "Choosing what a reward model learns most from; 5 % come by chance."
 
@@ -137,7 +142,9 @@ def test_without_features_it_is_chance_and_features_are_found_later(
         # another run's features: everything is learned again from those
         ids = [str(one) for one in kept["completion_id"].to_pylist()]
         store.put_run(Run("features-2", "features", created_at="2026-02-02"))
-        features.add(store, "features-2", ids, np.random.default_rng(1).normal(size=(len(ids), 3)).astype(np.float32))
+        features.add(
+            store, "features-2", ids, np.random.default_rng(1).normal(size=(len(ids), 3)).astype(np.float32)
+        )
         selector.refresh()
         assert selector.state()["features"] == "features-2" and selector.state()["votes"] == 2
         world(store, n=5, seed=4, first=100)
@@ -151,7 +158,9 @@ def test_noise_turns_it_off_and_says_so(store: Store) -> None:
     selector.refresh()
     with Desk(store, selector=selector) as desk:
         anna = annotator(store, "anna").id
-        assert selector.notice().startswith("Choosing what a reward model learns most from, 40 % by chance until 200")
+        assert selector.notice().startswith(
+            "Choosing what a reward model learns most from, 40 % by chance until 200"
+        )
         take_turns(desk, given, anna, 220, np.random.default_rng(1), flips=0.5)
     state = selector.state()
     assert (state["choosing"], state["reason"], state["share_by_chance"]) == (False, "skill", 1.0)
@@ -193,7 +202,9 @@ def test_the_thread_learns_by_itself_and_survives_what_goes_wrong(
         wait_for("choosing", False)
         assert "not finite numbers" in selector.notice()
         (item,) = desk.next_items(anna, random.Random(9), 1)  # people go on
-        desk.cast_all(anna, [given.answer(item, "vote-0009")]) if item.answers[0][1] in given.score else desk.cast_all(
+        desk.cast_all(anna, [given.answer(item, "vote-0009")]) if item.answers[0][
+            1
+        ] in given.score else desk.cast_all(
             anna, [Ballot("tie", vote_id="vote-0009", assignment_id=item.assignment_id)]
         )
         store.write("DELETE FROM feature")

@@ -41,14 +41,18 @@ def world(store: Store, n: int = 60, k: int = 2, size: int = 8, seed: int = 0, f
     matrix = rng.normal(size=(len(flat), size)).astype(np.float32)
     store.add_prompts(prompts)
     store.add_completions(flat)
-    store.add_comparisons([Comparison(group[0].prompt_id, tuple(c.id for c in group)) for group in completions])
+    store.add_comparisons(
+        [Comparison(group[0].prompt_id, tuple(c.id for c in group)) for group in completions]
+    )
     if store.value("SELECT count(*) FROM run") == 0:
         store.put_run(Run(RUN, "features", created_at="2026-01-01"))
     features.add(store, RUN, [one.id for one in flat], matrix)
     return World({one.text: float(row @ taste) for one, row in zip(flat, matrix, strict=True)}, taste)
 
 
-def take_turns(desk: Desk, given: World, person: str, votes: int, rng: np.random.Generator, flips: float = 0.0) -> int:
+def take_turns(
+    desk: Desk, given: World, person: str, votes: int, rng: np.random.Generator, flips: float = 0.0
+) -> int:
     """Vote until there is nothing left, at most so often; returns how often. The selector learns at once."""
     import random
 
@@ -56,7 +60,9 @@ def take_turns(desk: Desk, given: World, person: str, votes: int, rng: np.random
         items = desk.next_items(person, random.Random(int(rng.integers(2**31))), 1)
         if not items:
             return number
-        ballot = given.answer(items[0], f"{person[:8]}-{number}-{rng.integers(2**31)}", bool(rng.random() < flips))
+        ballot = given.answer(
+            items[0], f"{person[:8]}-{number}-{rng.integers(2**31)}", bool(rng.random() < flips)
+        )
         cast = desk.cast_all(person, [ballot])
         if desk.selector is not None:
             desk.selector.heard(cast)
