@@ -20,9 +20,8 @@ import numpy as np
 from common import finish
 from selection_runs import Curve, Task, interval, reached, run, task
 
-from palate.labeling.selection.control import Control
-from palate.labeling.selection.information import unsure
-from palate.linear_head import LinearHead
+from palate.labeling.selection.learner import Learner, Settings
+from palate.labeling.selection.pool import Candidate, Cast, Pool
 
 FLIPS = (0.0, 0.1, 0.25)
 BY = 200  # votes by which the control has to decide
@@ -38,7 +37,13 @@ def main() -> None:
     parser.add_argument("--votes", type=int, default=600)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument(
-        "--states", default="last", help="features: last, mean or last+mean of the hidden states"
+        "--states", default="last+mean", help="features: last, mean or last+mean of the hidden states"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the pool of completions; 0 was used to choose the rule"
+    )
+    parser.add_argument(
+        "--first", type=int, default=1000, help="the first task's seed; those below 100 likewise"
     )
     parser.add_argument("--runs", type=int, default=100, help="of the control, per case")
     parser.add_argument("--kinds", nargs="+", default=["uniform", "zipf"], choices=["uniform", "zipf"])
@@ -46,7 +51,7 @@ def main() -> None:
     prompts = 1000
     if given.quick:
         prompts, given.seeds, given.votes, given.runs, given.size = 120, 2, 100, 4, 16
-    pool = candidate_pool.load(prompts, 4, given.size, states=tuple(given.states.split("+")))
+    pool = candidate_pool.load(prompts, 4, given.size, given.seed, tuple(given.states.split("+")))
     ratios: dict[str, float] = {}
     ours: dict[str, Any] = {}
     # live selection first, then what it is made of
@@ -55,9 +60,9 @@ def main() -> None:
             for flips in FLIPS:
                 case = f"{'' if kind == 'uniform' else kind + '_'}flips_{round(100 * flips)}{name}"
                 ratios[case], ours[case] = compare(
-                    pool, kind == "zipf", flips, rule, name == "", given.seeds, given.votes
+                    pool, kind == "zipf", flips, rule, name == "", given.seeds, given.votes, given.first
                 )
-    control = switch_off(pool, given.runs)
+    control = switch_off(pool, given.runs, given.first)
     finish("label_efficiency", ratios, ours, {}, vars(given), control=control, p95_ms=speed())
 
 
@@ -69,10 +74,11 @@ def compare(
     controlled: bool,
     seeds: int,
     votes: int,
+    start: int,
 ) -> tuple[float, dict[str, float]]:
     """(random's votes / ours, with interval and accuracies); all tastes together."""
-    tasks = [task(pool, taste, seed, redundant) for seed in range(seeds) for taste in pool.tastes]
-    by = [number // len(pool.tastes) for number in range(len(tasks))]
+    tasks = [task(pool, taste, start + seed, redundant) for seed in range(seeds) for taste in pool.tastes]
+    by = [start + number // len(pool.tastes) for number in range(len(tasks))]
     chance = by_chance(tasks, by, redundant, flips, votes)
     chosen = []
     for one, seed in zip(tasks, by, strict=True):
@@ -110,7 +116,7 @@ def by_chance(tasks: list[Task], seeds: list[int], redundant: bool, flips: float
     return _CHANCE[redundant, flips]
 
 
-def switch_off(pool: candidate_pool.Pool, runs: int) -> dict[str, Any]:
+def switch_off(pool: candidate_pool.Pool, runs: int, start: int) -> dict[str, Any]:
     """Shares of runs in which choosing is off after BY votes, by case, with Wilson's 95 % interval and the reasons."""
     found: dict[str, Any] = {}
     names = list(pool.tastes)
@@ -119,7 +125,7 @@ def switch_off(pool: candidate_pool.Pool, runs: int) -> dict[str, Any]:
         ("flips_0", 0.0, "unsure"), ("flips_10", 0.1, "unsure"), ("flips_25", 0.25, "unsure"),
     ):  # fmt: skip
         ended: list[Curve] = []
-        for seed in range(runs):
+        for seed in range(start, start + runs):
             one = task(pool, names[seed % len(names)], seed)
             one = shuffled(one, seed) if case == "uninformative" else one
             ended.append(run(one, flips, seed, True, BY, choose_by=by))
@@ -145,19 +151,28 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     return (middle - half) / (1 + Z95**2 / count), (middle + half) / (1 + Z95**2 / count)
 
 
-def speed(size: int = 256, candidates: int = 1500, times: int = 60) -> float:
-    """p95 in ms of the choice, the control and the rank-one update of one vote, on synthetic features."""
-    rng = np.random.default_rng(0)
-    pairs = rng.normal(size=(candidates, 2, size))
-    head = LinearHead.prior(size, float(size))
-    control, taken = Control(pairs, 0.15), []
-    for _ in range(times):
-        begun = time.perf_counter()
-        best = int(np.argmax(unsure(head, pairs)))
-        control.add(head, pairs[best], 0, 1, selected=True)
-        head.update(pairs[best, 0] - pairs[best, 1], 1.0)
-        taken.append(1000 * (time.perf_counter() - begun))
-    return float(np.quantile(taken, 0.95))
+def speed(size: int = 256, waiting: int = 1500, times: int = 200) -> dict[str, float]:
+    """p95 in ms of learning from a vote and ranking all that wait, refits included, by completions shown (synthetic)."""
+    found = {}
+    for k in (2, 4):
+        rng = np.random.default_rng(k)
+        matrix = rng.normal(size=((waiting + times) * k, size)).astype(np.float32)
+        rows = [tuple(range(k * i, k * i + k)) for i in range(waiting + times)]
+        every = [Candidate(f"c{i}", f"p{i}", one, 40.0 + i % 50) for i, one in enumerate(rows)]
+        pool = Pool("features", {}, np.ones(len(matrix)), matrix, tuple(every), (), 0, False)
+        learner, taken = Learner(pool, Settings("information")), []
+        taste = rng.normal(size=size) / size**0.5
+        for i in range(times):
+            order = sorted(rows[i], key=lambda row: -float(matrix[row] @ taste))
+            pairs = tuple((a, b, 1.0) for place, a in enumerate(order) for b in order[place + 1 :])
+            best, worst = rows[i].index(order[0]), rows[i].index(order[-1])
+            vote = Cast(f"a{i}", "one", f"c{i}", f"p{i}", rows[i], pairs, best, worst, i % 3 > 0, 40.0, 6.0)
+            begun = time.perf_counter()
+            learner.learn(vote)
+            learner.ranking(every[times:], every[i + 1 : i + 4])
+            taken.append(1000 * (time.perf_counter() - begun))
+        found[f"k{k}"] = float(np.quantile(taken, 0.95))
+    return found
 
 
 if __name__ == "__main__":
