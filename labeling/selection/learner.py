@@ -1,7 +1,8 @@
 """What votes have taught so far, and in which order the waiting comparisons are worth asking. No threads, no store.
 
     learner = Learner(pool, Settings("information"))      # has learned from the pool's votes
-    learner.learn(vote)                                   # one more: a rank-one step, now and then a refit
+    learner.learn(vote)                                   # one more: a rank-one step
+    if learner.due: learner.refit()                       # now and then from all votes
     ranking = learner.ranking(waiting, out)               # best first; those out count as answered
     learner.control.share                                 # of comparisons to be given by chance now
 
@@ -68,6 +69,7 @@ class Learner:
         self.eta: dict[str, float] = {}  # of annotators that are known well enough
         self._votes: dict[str, Cast] = {}  # by assignment: a changed vote takes the place of the old one
         self._since = 0  # votes since the last refit
+        self._changed = False  # since then a vote was replaced
         self._people_at = 0  # votes when people were last looked at
         sample = self._pairs(pool.waiting) if pool.waiting else self._pairs(pool.votes)
         spread = float(np.mean((sample[:, 0] - sample[:, 1]) ** 2)) if len(sample) else 1.0
@@ -81,11 +83,13 @@ class Learner:
         )  # fmt: skip
         for vote in pool.votes[:REPLAYED]:
             self.learn(vote)
+            if self.due:
+                self.refit()
         for vote in pool.votes[REPLAYED:]:
             self._votes[vote.assignment] = vote
             self.clock.add(vote.words, len(vote.rows), vote.seconds)
         if len(pool.votes) > REPLAYED:
-            self._refit()
+            self.refit()
 
     @property
     def votes(self) -> int:
@@ -113,13 +117,30 @@ class Learner:
             self.clock.add(vote.words, len(vote.rows), vote.seconds)
         self._votes[vote.assignment] = vote
         self._since += 1
-        if known or self._since >= max(REFIT, len(self._votes) // 10):
-            self._refit()
+        if known:
+            self._changed = True  # a step can't be taken back
             return
         weight = self._weight(vote)
         for winner, loser, outcome in vote.pairs:
             z = self._pool.matrix[winner].astype(np.float64) - self._pool.matrix[loser]
             self.head.update(z, outcome, weight)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for `refit`, which takes longer than `learn` and can wait until a ranking stands."""
+        return self._changed or self._since >= max(REFIT, len(self._votes) // 10)
+
+    def refit(self) -> None:
+        """The head by evidence, from all votes; now and then after a look at who is reliable."""
+        self._since, self._changed = 0, False
+        if len(self._votes) - self._people_at >= PEOPLE_EVERY:
+            self._people_at = len(self._votes)
+            self._know_people()
+        pairs = [(*pair, self._weight(vote)) for vote in self._votes.values() for pair in vote.pairs]
+        winners, losers, outcomes, weights = zip(*pairs, strict=True)
+        self.head = LinearHead.by_evidence(
+            self._differences(winners, losers), np.array(outcomes), np.array(weights)
+        )
 
     def ranking(self, waiting: Sequence[Candidate], out: Sequence[Candidate]) -> Ranking:
         """CANDIDATES of those that wait, drawn by chance, best first."""
@@ -165,18 +186,6 @@ class Learner:
             )
             scores = scores * np.exp(self._settings.diversity * diversity(x.mean(axis=1), asked))
         return scores, middle, wide
-
-    def _refit(self) -> None:
-        """The head by evidence, from all votes; now and then after a look at who is reliable."""
-        self._since = 0
-        if len(self._votes) - self._people_at >= PEOPLE_EVERY:
-            self._people_at = len(self._votes)
-            self._know_people()
-        pairs = [(*pair, self._weight(vote)) for vote in self._votes.values() for pair in vote.pairs]
-        winners, losers, outcomes, weights = zip(*pairs, strict=True)
-        self.head = LinearHead.by_evidence(
-            self._differences(winners, losers), np.array(outcomes), np.array(weights)
-        )
 
     def _know_people(self) -> None:
         """How often each annotator names the better one; nothing where there are not two with FEW votes each."""

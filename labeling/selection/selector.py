@@ -145,14 +145,11 @@ class Selector:
             self._waiting.pop(row["comparison_id"], None)
             if vote is not None:
                 learner.learn(vote)
-        with self._lock:
-            names = list(self._out)
-        out = [self._waiting[name] for name in names if name in self._waiting]
-        self._share = learner.share
-        if self._share < 1:
-            gone = set(names)
-            self._ranking = learner.ranking([c for c in self._waiting.values() if c.id not in gone], out)
+        self._rank(learner)
         self.milliseconds.append(1000 * (time.perf_counter() - began))
+        if learner.due:  # takes longer, and meanwhile there is a ranking
+            learner.refit()
+            self._rank(learner)
 
     @property
     def missing(self) -> str | None:
@@ -190,6 +187,16 @@ class Selector:
         return f"Choosing {what}; {share} % come by chance."
 
     # -- inside ----------------------------------------------------------------------------------------------
+
+    def _rank(self, learner: Learner) -> None:
+        with self._lock:
+            out = dict.fromkeys(self._out)
+        self._share = learner.share
+        if self._share < 1:
+            waiting = [one for one in self._waiting.values() if one.id not in out]
+            self._ranking = learner.ranking(
+                waiting, [self._waiting[name] for name in out if name in self._waiting]
+            )
 
     def _run(self) -> None:
         while True:

@@ -34,6 +34,12 @@ def vote(
     return Cast(f"{by}-{place}", by, one.id, one.prompt, one.rows, pairs, best, worst, chosen, one.words, 6.0)
 
 
+def taught(learner: Learner, one: Cast) -> None:
+    learner.learn(one)
+    if learner.due:
+        learner.refit()
+
+
 def right(learner: Learner, pool: Pool, taste: np.ndarray) -> float:
     z = np.array([pool.matrix[c.rows[0]] - pool.matrix[c.rows[1]] for c in pool.waiting], dtype=float)
     return float(np.mean((z @ learner.head.mean > 0) == (z @ taste > 0)))
@@ -44,7 +50,7 @@ def test_it_learns_and_a_restart_knows_the_same() -> None:
     learner = Learner(pool, Settings("information"))
     votes = [vote(pool, taste, i) for i in range(60)]
     for one in votes:
-        learner.learn(one)
+        taught(learner, one)
     assert right(learner, pool, taste) > 0.85 and learner.votes == 60
     again = Learner(replace(pool, votes=tuple(votes)), Settings("information"))
     np.testing.assert_allclose(again.head.mean, learner.head.mean)
@@ -56,9 +62,9 @@ def test_a_changed_vote_takes_the_place_of_the_old_one() -> None:
     pool, taste = made(40)
     learner, other = Learner(pool, Settings("information")), Learner(pool, Settings("information"))
     for i in range(20):
-        learner.learn(vote(pool, taste, i))
-        other.learn(vote(pool, taste, i, flip=i == 7))
-    other.learn(vote(pool, taste, 7))
+        taught(learner, vote(pool, taste, i))
+        taught(other, vote(pool, taste, i, flip=i == 7))
+    taught(other, vote(pool, taste, 7))
     assert (other.votes, other.verdict.votes) == (20, 20)  # the control is told once
     np.testing.assert_allclose(other.head.mean, learner.head.mean, rtol=1e-6)
 
@@ -67,7 +73,7 @@ def test_the_most_open_order_per_second_comes_first() -> None:
     pool, taste = made(200)
     learner = Learner(pool, Settings("information"))
     for i in range(40):
-        learner.learn(vote(pool, taste, i))
+        taught(learner, vote(pool, taste, i))
     found = learner.ranking(pool.waiting[40:], [])
     assert len(found.ids) == 160 and list(found.scores) == sorted(found.scores, reverse=True)
     best = next(c for c in pool.waiting if c.id == found.ids[0])
@@ -85,7 +91,7 @@ def test_those_out_count_as_answered() -> None:
     pool = replace(pool, matrix=twin, waiting=(*pool.waiting, Candidate("twin", "p", (120, 121), 10.0)))
     learner = Learner(pool, Settings("information"))
     for i in range(1, 30):
-        learner.learn(vote(pool, taste, i))
+        taught(learner, vote(pool, taste, i))
     before, after = (learner.ranking([pool.waiting[-1]], out).scores[0] for out in ([], [pool.waiting[0]]))
     assert after < before
 
@@ -94,7 +100,7 @@ def test_dpo_wants_gaps_that_are_certain() -> None:
     pool, taste = made(200)
     learner = Learner(pool, Settings("dpo"))
     for i in range(80):
-        learner.learn(vote(pool, taste, i))
+        taught(learner, vote(pool, taste, i))
     found = learner.ranking(pool.waiting[80:], [])
     rows = {c.id: c.rows for c in pool.waiting}
     gaps = [
@@ -102,7 +108,7 @@ def test_dpo_wants_gaps_that_are_certain() -> None:
     ]
     assert np.mean(gaps[:20]) > 2 * np.mean(gaps[-20:])
     for i in range(80, 200):
-        learner.learn(vote(pool, taste, i, chosen=i % 2 == 0))
+        taught(learner, vote(pool, taste, i, chosen=i % 2 == 0))
     assert learner.verdict.on and learner.votes == LATEST  # certain pairs are no reason to stop
 
 
@@ -123,7 +129,7 @@ def test_unreliable_annotators_weigh_less_and_get_what_they_do_least_badly() -> 
     rng = np.random.default_rng(0)
     for i in range(400):
         by = ("anna", "ben", "coin")[i % 3]
-        learner.learn(vote(pool, taste, i, by, flip=bool(rng.random() < (0.5 if by == "coin" else 0.05))))
+        taught(learner, vote(pool, taste, i, by, flip=bool(rng.random() < (0.5 if by == "coin" else 0.05))))
     assert learner.eta["coin"] < 0.7 and min(learner.eta["anna"], learner.eta["ben"]) > 0.85
     ranking = learner.ranking(pool.waiting[400:], [])
     people = ["anna", "ben", "coin"]
@@ -143,8 +149,8 @@ def test_diversity_keeps_away_from_what_was_asked() -> None:
     pool = replace(pool, matrix=near)
     plain, wide = (Learner(pool, Settings("information", diversity=beta)) for beta in (0.0, 2.0))
     for i in range(30):
-        plain.learn(vote(pool, taste, i))
-        wide.learn(vote(pool, taste, i))
+        taught(plain, vote(pool, taste, i))
+        taught(wide, vote(pool, taste, i))
     far = {c.id for c in pool.waiting[40:]}
     shares = [
         np.mean([name in far for name in one.ranking(pool.waiting[30:], []).ids[:10]])
@@ -165,6 +171,6 @@ def test_the_share_by_chance_is_larger_at_first(rule: str) -> None:
     learner = Learner(pool, Settings(rule, 0.15))  # type: ignore[arg-type]
     assert learner.share == 0.4
     for i in range(LATEST):
-        learner.learn(vote(pool, taste, i, chosen=bool(i % 3)))
+        taught(learner, vote(pool, taste, i, chosen=bool(i % 3)))
     assert learner.share in (0.15, 1.0)
     assert Learner(pool, Settings(rule, 0.15, control=False)).share == 0.15  # type: ignore[arg-type]
