@@ -2,7 +2,7 @@
 
 Reward training and DPO take the same rows. A vote that ranks K completions decides up to C(K, 2) pairs and
 weighs 1 in all (Ouyang et al. 2022, section 3.5: 1 / C(K, 2) each), so a ranking of nine does not drown
-nine votes on two. Only `current_vote` counts; skips and "all bad" decide nothing here. A saved view
+nine votes on two. Only `current_vote` counts; skips decide nothing, "all bad" no pair (`with_all_bad`). A saved view
 (`palate.data.training_views`) puts its own labels and weights in place of every vote's.
 """
 
@@ -88,6 +88,28 @@ ORDER BY c.id
 
 _QUERY = _EVERY_VOTE + _ROWS
 
+# one row per comparison that people found all bad, whether others ranked it or not
+_ALL_BAD = """
+WITH bad AS (
+    SELECT comparison_id, count(*)::INTEGER AS votes FROM current_vote
+    WHERE verdict = 'all_bad' AND purpose IN ('train', 'random', 'repeat') AND (? = 'all' OR annotator_kind = ?)
+    GROUP BY comparison_id
+), texts AS (
+    SELECT c.id, list(m.text ORDER BY u.place) AS completions,
+           list(m.finish_reason ORDER BY u.place) AS finish_reasons
+    FROM comparison c, unnest(list_transform(c.completion_ids, lambda x, i: {'place': i, 'id': x})) AS v(u)
+    JOIN completion m ON m.id = u.id
+    WHERE c.id IN (SELECT comparison_id FROM bad)
+    GROUP BY c.id
+)
+SELECT c.id AS comparison_id, c.prompt_id, coalesce(q.meta ->> '$.group', q.id) AS "group", q.split, q.messages,
+       c.completion_ids, t.completions, t.finish_reasons, b.votes AS all_bad
+FROM bad b JOIN comparison c ON c.id = b.comparison_id JOIN texts t ON t.id = c.id
+JOIN prompt q ON q.id = c.prompt_id
+WHERE (? IS NULL OR q.source = ?)
+ORDER BY c.id
+"""
+
 _ORIGINS = """
 SELECT DISTINCT run_id FROM vote WHERE id IN (SELECT unnest(?)) AND run_id IS NOT NULL
 UNION SELECT DISTINCT run_id FROM completion WHERE id IN (SELECT unnest(?)) AND run_id IS NOT NULL
@@ -119,6 +141,32 @@ def rankings(
     else:
         sql, params = chosen(view.narrowed(annotators, source))
         rows = store.table(sql + _ROWS, [*params, None, None]).cast(SCHEMA)
+    return _grouped(rows, split_by)
+
+
+def with_all_bad(
+    store: AnyStore,
+    rows: pa.Table,
+    annotators: Annotators = "all",
+    source: str | None = None,
+    split_by: str | None = None,
+) -> pa.Table:
+    """`rankings` with a column `all_bad`: how many standing votes find all answers of the comparison bad. Comparisons of
+    which nobody says more are rows without pairs, after the others."""
+    found = store.table(_ALL_BAD, [annotators, annotators, source, source])
+    counts = dict(zip(found["comparison_id"].to_pylist(), found["all_bad"].to_pylist(), strict=True))
+    names = rows["comparison_id"].to_pylist()
+    known = rows.append_column("all_bad", pa.array([counts.get(name, 0) for name in names], pa.int32()))
+    ranked = set(names)
+    more = found.filter(pa.array([name not in ranked for name in counts], pa.bool_()))
+    if not more.num_rows:
+        return known
+    more = more.append_column("pairs", pa.array([[]] * more.num_rows, pa.list_(PAIR)))
+    return pa.concat_tables([known, _grouped(more.select(known.column_names).cast(known.schema), split_by)])
+
+
+def _grouped(rows: pa.Table, split_by: str | None) -> pa.Table:
+    """With groups and splits of a regular expression, where there is one."""
     if split_by is None:
         return rows
     try:

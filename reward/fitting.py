@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from palate.checkpoints import Checkpoints
 from palate.config import RewardConfig, UserError
 from palate.reward.accuracy import Row
-from palate.reward.losses import centering_penalty, kwise_loss, strength_factor, strength_margins, tie_start
+from palate.reward.losses import (
+    all_bad_loss,
+    centering_penalty,
+    kwise_loss,
+    strength_factor,
+    strength_margins,
+    tie_start,
+)
 from palate.reward.model import Method, RewardModel
 from palate.sequences import EncodedTree
 from palate.training import Judge, Pairs, Stats, batches, fit, token_budget
@@ -46,8 +53,13 @@ def train_on(
         ]
         for row in rows
     ]
-    heavy = [i for i, pairs in enumerate(weighted) if sum(pair["weight"] for pair in pairs) > 0]
+    bad = [float(row.get("all_bad") or 0) if config.all_bad == "below" else 0.0 for row in rows]
+    weights = [
+        sum(pair["weight"] for pair in pairs) + more for pairs, more in zip(weighted, bad, strict=True)
+    ]
+    heavy = [i for i, weight in enumerate(weights) if weight > 0]
     weighted, trees, rows = pick(weighted, heavy), pick(trees, heavy), pick(rows, heavy)
+    bad, weights = pick(bad, heavy), pick(weights, heavy)
     if not any(pair["weight"] > 0 and not pair["tie"] for pairs in weighted for pair in pairs):
         raise UserError(
             "no vote that counts says what is better: all are ties, or by annotators below chance "
@@ -58,13 +70,13 @@ def train_on(
     learned, held_back = held_back_groups(rows) if config.epochs > 1 else (list(range(len(rows))), [])
 
     def micro_loss(picked: list[int]) -> tuple[Tensor, Stats]:
-        return _losses(model, pick(trees, picked), pick(weighted, picked), config)
+        return _losses(model, pick(trees, picked), pick(weighted, picked), pick(bad, picked), config)
 
     def score() -> float:  # the log-likelihood of the votes that were held back
         groups = micro_batches(pick(trees, held_back), budget)
         with torch.no_grad():
             losses = [micro_loss([held_back[i] for i in group])[0].item() for group in groups]
-        return -float(sum(losses) / sum(pair["weight"] for i in held_back for pair in weighted[i]))
+        return -float(sum(losses) / sum(weights[i] for i in held_back))
 
     rate = config.learning_rate or default_learning_rate(model.loaded.weights, config.method, config.layers)
     budget = token_budget(model.loaded.model.config, model.loaded.hardware)
@@ -73,7 +85,6 @@ def train_on(
         for step in batches(len(learned), config.batch_size, config.epochs, config.seed)
     ]
     judge = Judge(math.ceil(len(learned) / config.batch_size), score) if held_back else None
-    weights = [sum(pair["weight"] for pair in pairs) for pairs in weighted]
     return fit(
         "reward", model.modules, trees, weights, steps, micro_loss, rate, budget, log, checkpoints, judge
     )
@@ -94,9 +105,13 @@ def held_back_groups(rows: Sequence[Row]) -> tuple[list[int], list[int]]:
 
 
 def _losses(
-    model: RewardModel, trees: Sequence[EncodedTree], rankings: Sequence[Sequence[Row]], config: RewardConfig
+    model: RewardModel,
+    trees: Sequence[EncodedTree],
+    rankings: Sequence[Sequence[Row]],
+    bad: Sequence[float],
+    config: RewardConfig,
 ) -> tuple[Tensor, Stats]:
-    """Weighted sums over the pairs of some rankings: the loss, and what to watch."""
+    """Weighted sums over the pairs of some rankings: the loss, and what to watch. `bad`: votes that all is bad."""
     scores = model.raw_scores(trees)
     pairs = Pairs.of(rankings, [len(tree.completions) for tree in trees], scores.device)
     ahead = strength_margins(pairs.strengths) if config.strength == "margin" else None
@@ -114,6 +129,13 @@ def _losses(
     penalty = centering_penalty(scores, pairs.winners, pairs.losers, pairs.weights)
     margins = (scores[pairs.winners] - scores[pairs.losers]).detach()
     right = (pairs.weights * torch.where(pairs.ties, 0.5, (margins > 0).float())).sum().item()
+    if any(bad):
+        shares = [
+            votes / len(tree.completions)
+            for votes, tree in zip(bad, trees, strict=True)
+            for _ in tree.completions
+        ]
+        loss = loss + all_bad_loss(scores, torch.tensor(shares, dtype=scores.dtype, device=scores.device))
     return loss + config.center * penalty, {"accuracy": right}
 
 

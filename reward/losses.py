@@ -8,6 +8,7 @@ No models, no batching here; `reward/train.py` calls these. Deliberate choices:
    its data.
 3. A vote that is wrong with probability e has likelihood (1 - e) P(win) + e P(loss), which no vote can make smaller than
    about e: a wrong one pulls less the surer the others are. Label smoothing would pull all margins together instead.
+4. "All bad" orders nothing; it is a loss of every answer against an average one, not a tie.
 """
 
 from typing import Literal
@@ -49,6 +50,15 @@ def kwise_loss(
     if margins is not None:
         equal = outcomes(found, rule, tie)[1]
     return (weights * -believed.where(~ties, equal)).sum()
+
+
+def all_bad_loss(scores: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum over K completions of votes that found them bad: scores (K,), weights (K,) >= 0.
+
+    Each loses, by Bradley-Terry, to an imagined answer of score 0: - log sigmoid(-score). Pairs fix scores up to a
+    constant, and centring keeps their mean near 0; these votes say which prompts lie below it as a whole.
+    """
+    return (weights * F.softplus(scores)).sum()
 
 
 def outcomes(

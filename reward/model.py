@@ -133,7 +133,7 @@ class RewardModel:
         save_file({"weight": self.head.weight.detach().cpu()}, folder / "head.safetensors")
         content = {"mean": self.mean, "std": self.std, "max_length": self.max_length}
         if self.tie is not None:
-            content["tie"] = float(self.tie)
+            content["tie"] = float(self.tie.detach())
         (folder / "reward.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def detach(self) -> None:

@@ -164,7 +164,7 @@ def _beside(train: Sequence[Row], held: Sequence[Row], scores: Sequence[Sequence
 
 def split(rows: Sequence[Row]) -> tuple[list[int], list[int], str]:
     """(rows to train on, rows held out, what decided): the test split, else a tenth of the groups by hash."""
-    test = [i for i, row in enumerate(rows) if row["split"] == "test"]
+    test = [i for i, row in enumerate(rows) if row["split"] == "test" and row["pairs"]]
     train = [i for i, row in enumerate(rows) if row["split"] != "test"]
     if not train:
         raise UserError("all votes are on held-out (test) prompts: rank completions of training prompts too")
@@ -174,7 +174,7 @@ def split(rows: Sequence[Row]) -> tuple[list[int], list[int], str]:
     if len(groups) < 2:
         return train, [], "nothing, as all votes are on one group of prompts"
     held = set(groups[: max(1, round(HELD_OUT_SHARE * len(groups)))])
-    test = [i for i in train if rows[i]["group"] in held]
+    test = [i for i in train if rows[i]["group"] in held and rows[i]["pairs"]]
     return (
         [i for i in train if rows[i]["group"] not in held],
         test,

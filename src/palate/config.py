@@ -256,6 +256,8 @@ class RewardConfig:
     the loss knows how likely a vote is wrong; `weights`: unreliable votes count less; `off`: all count the same."""
     ties: Literal["half", "davidson", "rao_kupper", "drop"] = "half"
     """A tie is half a win each way, has a probability of its own (Davidson 1970, Rao and Kupper 1967), or is left out."""
+    all_bad: Literal["below", "ignore"] = "below"
+    """Votes that find all answers bad: `below` counts each answer as losing to one of reward 0, about the mean of all."""
     strength: Literal["scale", "margin", "ignore"] = "scale"
     """What "much better" does: weigh the pair more, or demand a larger margin (Touvron et al. 2023)."""
     epochs: float = 1.0

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from palate.checkpoints import Best, Checkpoints, State
 from palate.config import DpoConfig, RewardConfig, UserError, as_dict, from_mapping
 from palate.data import training_views
-from palate.data.preferences import Annotators, origins, rankings
+from palate.data.preferences import Annotators, origins, rankings, with_all_bad
 from palate.data.training_views import View
 from palate.doctor import check_finite, cut_message
 from palate.hardware import Hardware
@@ -139,7 +139,8 @@ def training(
             yield _resumed(project, config, active)
         return
     ref, parents = starting_point(project, config.base)
-    taken = read_rankings(project, config.annotators, config.source, split_by, config.limit, config.view)
+    bad = isinstance(config, RewardConfig) and config.all_bad == "below"
+    taken = read_rankings(project, config.annotators, config.source, split_by, config.limit, config.view, bad)
     settings = taken.recorded({**as_dict(config), "base": ref})
     with project.start(stage, settings, (*parents, *taken.brought_by), config.seed) as active:
         taken.freeze(active)
@@ -170,11 +171,15 @@ def read_rankings(
     split_by: str | None,
     limit: int | None,
     view: str | None = None,
+    all_bad: bool = False,
 ) -> Rankings:
-    """The rankings to learn from, at most `limit`; `view` names a saved view. The database is closed again."""
+    """The rankings to learn from, at most `limit`; `view` names a saved view, `all_bad` adds votes that find all answers
+    bad (not to a view, which says itself what counts)."""
     with project.store() as store:
         taken = None if view is None else training_views.view(store, view)
         table = rankings(store, annotators, source, split_by, taken).slice(0, limit)
+        if all_bad and taken is None and table.num_rows:
+            table = with_all_bad(store, table, annotators, source, split_by).slice(0, limit)
         known = [row["source"] for row in store.rows("SELECT DISTINCT source FROM prompt ORDER BY source")]
         brought_by = origins(store, table)
     if not table.num_rows:
@@ -185,9 +190,7 @@ def read_rankings(
                 f"the view '{view}' keeps no votes{whose}{where} to learn from: `palate view {view}` shows what it "
                 "leaves out"
             )
-        raise UserError(
-            f"there are no votes{whose}{where} to learn from: rank some first with `palate label`"
-        )
+        raise UserError(f"there are no votes{whose}{where} to learn from: rank some with `palate label`")
     return Rankings(table, brought_by, taken)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from palate.config import UserError
-from palate.data.preferences import SCHEMA, rankings
+from palate.data.preferences import SCHEMA, rankings, with_all_bad
 from palate.data.records import (
     Annotator,
     AnnotatorKind,
@@ -172,3 +172,23 @@ def test_split_by(desk: Desk) -> None:
         rankings(desk.store, split_by="Chapter")
     with pytest.raises(UserError, match="is not a regular expression"):
         rankings(desk.store, split_by="(")
+
+
+def test_all_bad_is_a_count_beside_the_rankings(desk: Desk) -> None:
+    both, bad, ranked = desk.compare("both", 2), desk.compare("bad", 3), desk.compare("ranked", 2)
+    desk.vote(both, [[0], [1]], "ann")
+    desk.vote(both, [], "bob", verdict="all_bad")
+    first = desk.vote(bad, [], "ann", verdict="all_bad")
+    desk.vote(bad, [], "bob", verdict="all_bad")
+    desk.vote(bad, [], "cy", verdict="skip")
+    desk.vote(ranked, [[0], [1]], "ann")
+    plain = rankings(desk.store)
+    table = with_all_bad(desk.store, plain)
+    assert table.drop_columns("all_bad").slice(0, 2).equals(plain)
+    found = {row["comparison_id"]: (row["all_bad"], len(row["pairs"])) for row in table.to_pylist()}
+    assert found == {both.id: (1, 1), bad.id: (2, 0), ranked.id: (0, 1)}
+    assert table.to_pylist()[2]["completions"] == [f"bad / answer {i}" for i in range(3)]
+    desk.vote(bad, [[0], [1], [2]], "ann", supersedes=first)
+    again = with_all_bad(desk.store, rankings(desk.store)).to_pylist()
+    assert {row["comparison_id"]: row["all_bad"] for row in again} == {both.id: 1, bad.id: 1, ranked.id: 0}
+    assert with_all_bad(desk.store, plain, "rule").to_pylist()[0]["all_bad"] == 0

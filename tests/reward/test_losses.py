@@ -8,6 +8,7 @@ import torch
 
 from palate.reward.losses import (
     Ties,
+    all_bad_loss,
     centering_penalty,
     kwise_loss,
     outcomes,
@@ -130,3 +131,14 @@ def test_margins_by_hand() -> None:
         margins=strength_margins(torch.tensor([3.0])),
     )
     assert found.item() == pytest.approx(math.log(2))  # ahead by just what is wanted
+
+
+def test_all_bad_is_a_loss_against_nothing() -> None:
+    scores = torch.tensor([0.0, 2.0, -3.0], dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
+    loss = all_bad_loss(scores, weights)
+    assert loss.item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(1 + math.exp(2)))
+    loss.backward()
+    assert scores.grad is not None
+    assert scores.grad.tolist() == pytest.approx([0.25, 0.5 / (1 + math.exp(-2)), 0.0])
+    assert torch.autograd.gradcheck(lambda s: all_bad_loss(s, weights), scores)

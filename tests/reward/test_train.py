@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from palate.config import RewardConfig, UserError
-from palate.data.records import Annotator, Assignment, Vote
+from palate.data.records import Annotator, Assignment, Comparison, Completion, Prompt, Vote
 from palate.doctor import fingerprint
 from palate.hardware import probe
 from palate.models import load
@@ -94,18 +94,18 @@ def test_folds_judge_every_ranking_by_a_model_that_never_saw_its_group(ranked_pr
 
 
 def test_whole_groups_are_held_out() -> None:
-    rows = [{"split": "train", "group": f"g{i % 5}"} for i in range(40)]
+    rows = [{"split": "train", "group": f"g{i % 5}", "pairs": [{}]} for i in range(40)]
     inside, outside, why = train.split(rows)
     assert sorted(inside + outside) == list(range(40))
     assert {rows[i]["group"] for i in inside}.isdisjoint({rows[i]["group"] for i in outside})
     assert why.startswith("hash")
-    assert train.split([{"split": "train", "group": "only"}]) == (
+    assert train.split([{"split": "train", "group": "only", "pairs": [{}]}]) == (
         [0],
         [],
         "nothing, as all votes are on one group of prompts",
     )
     with pytest.raises(UserError, match="held-out"):
-        train.split([{"split": "test", "group": "g"}])
+        train.split([{"split": "test", "group": "g", "pairs": [{}]}])
 
 
 def test_a_run_that_made_no_reward_is_refused(ranked_project: Make) -> None:
@@ -213,3 +213,29 @@ def test_only_ties_teach_nothing(ranked_project: Make, ties: str) -> None:
             )
     with pytest.raises(UserError, match="no vote that counts says what is better: all are ties"):
         train.run(project, config(project, ties=ties))
+
+
+def test_votes_that_all_is_bad_pull_a_prompt_down(ranked_project: Make) -> None:
+    project = ranked_project()
+    rule = Annotator("rule", kind="rule")
+    asked = [Prompt(({"role": "user", "content": f"sing of {i}!"},), split="train") for i in range(8)]
+    with project.store() as store:
+        store.add_prompts(asked)
+        for i, prompt in enumerate(asked):
+            made = [Completion(prompt.id, text, finish_reason="stop") for text in (f"la la {i}", f"no {i}")]
+            comparison = Comparison(prompt.id, tuple(sorted(c.id for c in made)))
+            assignment = Assignment(comparison.id, rule.id, comparison.completion_ids)
+            store.add_completions(made)
+            store.add_comparisons([comparison])
+            store.add_assignments([assignment])
+            store.add_votes([Vote(assignment.id, "all_bad", ())])
+    found = []
+    for how in ("below", "ignore"):
+        run = train.run(project, config(project, all_bad=how))
+        reward = load_reward(project, run.id, probe("cpu", "float32"))
+        song = [{"role": "user", "content": "sing of 77!"}]
+        found.append(reward.score([song, song, QUESTION], ["la la 77", "no 77", ANSWERS[0]]))
+        assert run.metrics["rankings"] == (26 if how == "below" else 18)
+        assert run.metrics["held_out_rankings"] == 6
+    below, ignored = found
+    assert max(below[:2]) < min(below[2], 0.0) and sum(below[:2]) < sum(ignored[:2])

@@ -128,7 +128,7 @@ def test_flips_come_from_the_reward_run_on_these_votes(
 
 def test_without_votes_it_says_what_to_do(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     project = Project.create(tmp_path / "empty", base=str(tiny_models["llama"]))
-    with pytest.raises(UserError, match="no votes to learn from: rank some first with `palate label`"):
+    with pytest.raises(UserError, match="no votes to learn from: rank some with `palate label`"):
         dpo.run(project, config(project))
     assert project.runs() == []
 
