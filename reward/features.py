@@ -125,7 +125,7 @@ def run(project: Project, config: RewardFeaturesConfig) -> Run:
             "no completion is part of a comparison yet: make some with palate sample, or import rankings"
         )
     with project.start("features", as_dict(config), parents) as active:
-        loaded = load(project, ref, hardware)
+        loaded = load(project, ref, hardware, scores=True)
         active.update(template_hash=loaded.encoder.template_hash)
         wanted = sum(len(row["ids"]) for row in rows)
         print(f"{active.id}: features of {wanted} completions from {ref} ({hardware})")
@@ -164,7 +164,7 @@ def add_missing(project: Project, device: Device, dtype: Dtype) -> int:
         return int(made.metrics["completions"])
     known = runs[0]
     projection = Projection.load(Path(known.path) / FILE)
-    loaded = load(project, ref, probe(device, dtype))
+    loaded = load(project, ref, probe(device, dtype), scores=True)
     found = _made(loaded, rows, int(known.artefact["max_length"]))
     new = sum(_store(project, known.id, ids, matrix, projection) for ids, matrix in found)
     print(f"made {new} vectors of features by {known.id}")

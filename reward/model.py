@@ -51,7 +51,7 @@ class RewardModel:
     def new(
         cls, loaded: Loaded, method: Method, max_length: int, seed: int, rank: int = 16, layers: int = 0
     ) -> "RewardModel":
-        """Untrained: the head drawn from N(0, 1 / sqrt(D + 1)) (Stiennon et al. 2020, appendix B.1)."""
+        """Untrained: the head drawn from N(0, 1 / sqrt(D + 1)) (Stiennon et al. 2020, appendix B.1), or the base's own."""
         plain = TreeForward.of(loaded.model, loaded.hardware)
         changed: dict[str, Tensor] = {}
         if method == "lora":
@@ -67,6 +67,8 @@ class RewardModel:
         head = nn.Linear(size, 1, bias=False)
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(head.weight, std=1 / math.sqrt(size + 1), generator=generator)
+        if loaded.head is not None:
+            head.weight.data.copy_(loaded.head)
         return cls(loaded, plain, head.to(loaded.hardware.device), max_length, base_weights=changed)
 
     @property
@@ -151,7 +153,7 @@ def load_reward(project: Project, run_id: str, hardware: Hardware) -> RewardMode
     run = project.run(run_id)
     if run.artefact.get("kind") != "reward":
         raise UserError(f"{run_id} made no reward model (status {run.status}); choose another: palate runs")
-    loaded = load(project, str(run.artefact["base"]), hardware)
+    loaded = load(project, str(run.artefact["base"]), hardware, scores=True)
     if run.template_hash not in (None, loaded.encoder.template_hash):
         raise UserError(
             f"{run_id} was trained with another chat template (hash {run.template_hash}) than its base has now "

@@ -57,7 +57,7 @@ def run(project: Project, asked: RewardConfig) -> Run:
     """Train on the train split, judge on the test split; returns the finished run."""
     with training(project, asked, "reward", asked.split_by) as (active, config, taken, ref):
         hardware = probe(config.device, config.dtype)
-        loaded = load(project, ref, hardware)
+        loaded = load(project, ref, hardware, scores=True)
         check_template(project.known(active.record.parents), loaded.encoder.template_hash)
         active.update(template_hash=loaded.encoder.template_hash)
         rows = taken.table.to_pylist()

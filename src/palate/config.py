@@ -235,7 +235,8 @@ class RewardConfig:
     recipe: Path | None = None
     """A YAML file with a `reward:` section; flags win over it."""
     base: str | None = None
-    """The model to start from. Default: the latest SFT run, else the project's base."""
+    """The model to start from: a run (a reward run goes on learning), a folder or a hub id, causal or for sequence
+    classification. Default: the latest SFT run, else the project's base."""
     method: Literal["lora", "full", "freeze"] = "lora"
     """`lora` trains adapters on all linear layers, `full` every weight, `freeze` the last --layers layers; all of them
     the score head."""

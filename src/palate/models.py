@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from palate.config import BUILTIN, UserError
 from palate.hardware import Hardware
@@ -40,6 +41,7 @@ class Loaded:
     encoder: Encoder
     ref: str
     hardware: Hardware
+    head: Tensor | None = None  # (1, D) the score head that came with it, of a classifier or a reward run
 
     @property
     def weights(self) -> int:
@@ -74,24 +76,30 @@ def quiet_libraries() -> Iterator[None]:
             datasets_logging.enable_progress_bar()
 
 
-def load(project: Project | None, ref: str, hardware: Hardware) -> Loaded:
-    """Model and tokenizer behind a reference; a UserError in one line when it can't be had."""
-    source, adapters = _resolve(project, ref)
+def load(project: Project | None, ref: str, hardware: Hardware, scores: bool = False) -> Loaded:
+    """Model and tokenizer behind a reference; a UserError in one line when it can't be had.
+
+    `scores`: it is to score, not to write, so a reward run or a decoder with a sequence-classification head will do;
+    its head comes along.
+    """
+    source, adapters, head = _resolve(project, ref, scores)
     with quiet_libraries():
-        model, tokenizer = _from_pretrained(source)
+        model, tokenizer = _from_pretrained(source, scores)
         for adapter in adapters:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     _disable_dropout(model)
-    encoder = Encoder(tokenizer, _eos_ids(model.generation_config))
+    encoder = Encoder(tokenizer, _eos_ids(getattr(model, "generation_config", None)))
     rows = model.get_input_embeddings().weight.shape[0]
     if max(encoder.stop_ids) >= rows:
         raise UserError(
             f"{ref}: the tokenizer has ids up to {len(tokenizer)}, the model only {rows} embeddings"
         )
     model.requires_grad_(True)
-    return Loaded(model.to(hardware.device).eval(), tokenizer, encoder, ref, hardware)
+    if head is None and isinstance(getattr(model, "score", None), nn.Linear):
+        head = model.score.weight.detach().clone()
+    return Loaded(model.to(hardware.device).eval(), tokenizer, encoder, ref, hardware, head)
 
 
 def is_run(project: Project, ref: str) -> bool:
@@ -111,7 +119,8 @@ def lora(model: Any, rank: int, alpha: int, seed: int) -> Any:
     transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 stores (in, out)
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", fan_in_fan_out=transposed,
-        task_type="CAUSAL_LM",
+        exclude_modules=["score"] if hasattr(model, "score") else None,
+        task_type="CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None,
     )  # fmt: skip
     with quiet_libraries(), torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -136,44 +145,74 @@ def save_model(loaded: Loaded, path: Path) -> None:
         loaded.tokenizer.save_pretrained(str(folder))
 
 
-def _resolve(project: Project | None, ref: str) -> tuple[str, list[Path]]:
-    """(folder or hub id, adapters to merge into it, innermost first)."""
+def _resolve(
+    project: Project | None, ref: str, scores: bool = False
+) -> tuple[str, list[Path], Tensor | None]:
+    """(folder or hub id, adapters to merge into it, innermost first, the head of a reward run)."""
     if ref == BUILTIN:
         if not (_BUILTIN_FOLDER / "config.json").exists():
             raise UserError("the built-in model is missing: `python -m palate.builtin.build --help` makes it")
-        return str(_BUILTIN_FOLDER), []
+        return str(_BUILTIN_FOLDER), [], None
     if project is not None and is_run(project, ref):
         run = project.run(ref)
         kind, place = run.artefact.get("kind"), Path(run.path) / str(run.artefact.get("path", ""))
+        if kind == "reward" and scores:
+            return _resolve_reward(project, ref, str(run.artefact["base"]), place)
         if kind == "reward":
             raise UserError(f"{ref} is a reward model: it scores answers, it can't write them")
         if kind not in ("model", "adapter") or not place.is_dir():
             raise UserError(f"{ref} (status {run.status}) made no model; choose another run: palate runs")
         if kind == "model":
-            return str(place), []
-        source, adapters = _resolve(project, str(run.artefact["base"]))
-        return source, [*adapters, place]
+            return str(place), [], None
+        source, adapters, head = _resolve(project, str(run.artefact["base"]), scores)
+        return source, [*adapters, place], head
     folder = Path(ref).expanduser()
     if folder.is_dir():
         if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
             base = json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
-            source, adapters = _resolve(project, str(base))
-            return source, [*adapters, folder]
+            source, adapters, head = _resolve(project, str(base), scores)
+            return source, [*adapters, folder], head
         if not (folder / "config.json").exists():
             raise UserError(f"{folder} holds no model (no config.json)")
-        return str(folder), []
+        return str(folder), [], None
     if ref.startswith((".", "/", "~")) or ref.count("/") > 1:
         raise UserError(f"there is no folder {ref}")
-    return ref, []
+    return ref, [], None
 
 
-def _from_pretrained(source: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _resolve_reward(project: Project, ref: str, base: str, place: Path) -> tuple[str, list[Path], Tensor]:
+    """As `_resolve`, of a reward run that has an adapter, or a head alone."""
+    if (place / "weights.safetensors").exists():
+        raise UserError(f"{ref} changed the weights of {base} themselves (full, freeze): start from {base}")
+    source, adapters, _ = _resolve(project, base, scores=True)
+    if (place / "adapter_config.json").exists():
+        adapters = [*adapters, place]
+    return source, adapters, load_file(place / "head.safetensors")["weight"]
 
-    local = Path(source).is_dir()
+
+def _from_pretrained(source: str, scores: bool) -> tuple[Any, Any]:
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
+
+    local, kind = Path(source).is_dir(), AutoModelForCausalLM
     try:
+        config = AutoConfig.from_pretrained(source)
+        if any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+            if not scores:
+                raise UserError(
+                    f"{source} is a sequence-classification model: it scores answers, it can't write them"
+                )
+            if config.num_labels != 1:
+                raise UserError(
+                    f"{source} has {config.num_labels} labels; a reward model has one (num_labels 1)"
+                )
+            kind = AutoModelForSequenceClassification
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        model = kind.from_pretrained(source, dtype=torch.float32)
     except (OSError, ValueError, KeyError, ImportError) as error:  # what from_pretrained raises when it can't
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if local:
@@ -181,6 +220,11 @@ def _from_pretrained(source: str) -> tuple[Any, Any]:
         raise UserError(
             f"the model '{source}' is neither a folder, nor a run of this project, nor reachable on the hub: {reason}"
         ) from error
+    if scores and not hasattr(model, "score") and kind is AutoModelForSequenceClassification:
+        raise UserError(
+            f"{source} reads in both directions; a reward model is trained on a decoder. As it is it can score: "
+            f"palate reward score --reward {source}"
+        )
     return model, tokenizer
 
 

@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
 
 from palate.config import RewardConfig, UserError
 from palate.data.records import Annotator, Assignment, Comparison, Completion, Prompt, Vote
@@ -239,3 +242,59 @@ def test_votes_that_all_is_bad_pull_a_prompt_down(ranked_project: Make) -> None:
         assert run.metrics["held_out_rankings"] == 6
     below, ignored = found
     assert max(below[:2]) < min(below[2], 0.0) and sum(below[:2]) < sum(ignored[:2])
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_classifier_goes_on_learning_from_its_own_head(
+    ranked_project: Make, name: str, tmp_path: Path
+) -> None:
+    project = ranked_project(name, prompts=12, held_out=4)
+    folder = tmp_path / "classifier"
+    kind = transformers.AutoModelForSequenceClassification
+    classifier = kind.from_pretrained(project.base, num_labels=1)
+    classifier.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(project.base).save_pretrained(folder)
+    run = train.run(project, config(project, base=str(folder), epochs=2, method="lora"))
+    assert run.artefact["base"] == str(folder) and run.metrics["reload_error"] < 1e-4
+    saved = load_file(Path(run.path) / "reward" / "adapter_model.safetensors")
+    assert saved and not any("score" in name for name in saved)
+    untouched = train.run(project, config(project, base=str(folder), epochs=1, learning_rate=1e-9))
+    head = load_reward(project, untouched.id, probe("cpu", "float32")).head
+    assert torch.allclose(head.weight, classifier.score.weight, atol=1e-6)
+    with pytest.raises(UserError, match="it scores answers, it can't write them"):
+        load(project, str(folder), probe("cpu", "float32"))
+
+
+def test_a_reward_run_goes_on_learning(ranked_project: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    project = ranked_project(prompts=12, held_out=4)
+    first = train.run(project, config(project))
+    more = train.run(project, config(project, base=first.id, learning_rate=1e-9, epochs=1))
+    assert more.parents[:1] == (first.id,)
+    hardware = probe("cpu", "float32")
+    old, new = (
+        load_reward(project, run.id, hardware).score([QUESTION] * 3, ANSWERS) for run in (first, more)
+    )
+    assert new == pytest.approx(old, abs=0.02)  # nothing was learned; only the scale is taken anew
+    whole = train.run(project, config(project, epochs=1, method="full"))
+    with pytest.raises(UserError, match=r"reward-3 changed the weights of .* themselves \(full, freeze\)"):
+        train.run(project, config(project, base=whole.id))
+
+
+def test_what_reads_in_both_directions_is_refused(ranked_project: Make, tmp_path: Path) -> None:
+    project = ranked_project(prompts=8, held_out=2)
+    settings = transformers.BertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        vocab_size=400,
+        num_labels=1,
+    )
+    transformers.BertForSequenceClassification(settings).save_pretrained(tmp_path / "encoder")
+    transformers.AutoTokenizer.from_pretrained(project.base).save_pretrained(tmp_path / "encoder")
+    with pytest.raises(UserError, match="reads in both directions"):
+        train.run(project, config(project, base=str(tmp_path / "encoder")))
+    settings.num_labels = 3
+    transformers.BertForSequenceClassification(settings).save_pretrained(tmp_path / "encoder")
+    with pytest.raises(UserError, match="has 3 labels; a reward model has one"):
+        train.run(project, config(project, base=str(tmp_path / "encoder")))
