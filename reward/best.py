@@ -75,7 +75,7 @@ def run(project: Project, config: RewardBestConfig) -> None:
         raise UserError(f"-n must be at least 1, got {config.n}")
     prompts = _prompts(project, config)
     hardware = probe(config.device, config.dtype)
-    scorer, judge = open_scorer(project, config.reward, hardware)
+    scorer, judge = open_scorer(project, config.reward, hardware, None, config.pessimism)
     latest = project.latest("sft")
     ref = config.model or (latest.id if latest else project.base)
     loaded = load(project, ref, hardware)

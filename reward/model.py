@@ -12,12 +12,14 @@ others in its batch. Not here: training (train.py), loss (losses.py).
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,6 +28,8 @@ from palate.data.records import Message
 from palate.hardware import Hardware
 from palate.models import Loaded, load, lora, quiet_libraries, save_adapter
 from palate.project import Project
+from palate.reward.uncertainty import Uncertainty
+from palate.reward.uncertainty import load as load_uncertainty
 from palate.sequences import EncodedTree
 from palate.training import token_budget
 from palate.tree import TreeForward, micro_batches
@@ -46,6 +50,7 @@ class RewardModel:
     std: float = 1.0
     tie: nn.Parameter | None = None  # of the model of ties, see reward.losses.outcomes
     base_weights: dict[str, Tensor] = field(default_factory=dict)  # as loaded, of what full and freeze change
+    uncertainty: Uncertainty | None = None  # of scores, in log-odds
 
     @classmethod
     def new(
@@ -83,17 +88,42 @@ class RewardModel:
         scores: Tensor = self.head(hidden.float())[:, 0]
         return scores
 
-    @torch.no_grad()
     def score_trees(self, trees: Sequence[EncodedTree]) -> list[list[float]]:
         """Normalised rewards of each tree's completions, in float32."""
-        exact = replace(self, forward=replace(self.forward, hardware=self._exact()))
         scores: list[list[float]] = [[] for _ in trees]
+        for index, states in self._states(trees):
+            scores[index] = self._rewards(states)
+        return scores
+
+    def states(self, trees: Sequence[EncodedTree]) -> list[NDArray[np.float32]]:
+        """Per tree (K, D): what the head sees of each completion."""
+        found: list[NDArray[np.float32]] = [np.zeros((0, 0), dtype=np.float32)] * len(trees)
+        for index, states in self._states(trees):
+            found[index] = states.cpu().numpy()
+        return found
+
+    def score_trees_with_sd(
+        self, trees: Sequence[EncodedTree]
+    ) -> list[tuple[list[float], list[float] | None]]:
+        """Normalised rewards of each tree's completions, and their standard deviations where they are known."""
+        found: list[tuple[list[float], list[float] | None]] = [([], None)] * len(trees)
+        for index, states in self._states(trees):
+            sd = None
+            if self.uncertainty is not None:
+                sd = (self.uncertainty.sd(states.cpu().numpy()) / self.std).tolist()
+            found[index] = self._rewards(states), sd
+        return found
+
+    @torch.no_grad()
+    def _states(self, trees: Sequence[EncodedTree]) -> Iterator[tuple[int, Tensor]]:
+        """(which tree, (K, D) float32 states), whatever arithmetic the training used, longest first."""
+        exact = replace(self.forward, hardware=self._exact())
         for group in micro_batches(trees, token_budget(self.loaded.model.config, self.loaded.hardware)):
-            picked = [trees[index] for index in group]
-            flat = exact.raw_scores(picked)
-            parts = torch.split(flat, [len(tree.completions) for tree in picked])
-            for index, part in zip(group, parts, strict=True):
-                scores[index] = ((part - self.mean) / self.std).tolist()
+            for index, states in zip(group, exact.last_hidden([trees[i] for i in group]), strict=True):
+                yield index, states.float()
+
+    def _rewards(self, states: Tensor) -> list[float]:
+        scores: list[float] = ((self.head(states).detach()[:, 0] - self.mean) / self.std).tolist()
         return scores
 
     def score(
@@ -106,6 +136,15 @@ class RewardModel:
 
         `finish_reasons[i] == "length"`: the text was cut, so no stop token is added before it is judged.
         """
+        return self.score_with_sd(prompts, texts, finish_reasons)[0]
+
+    def score_with_sd(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        texts: Sequence[str],
+        finish_reasons: Sequence[str | None] | None = None,
+    ) -> tuple[list[float], list[float] | None]:
+        """`score`, and the standard deviations; None where this run made none."""
         reasons = finish_reasons if finish_reasons is not None else [None] * len(texts)
         places: dict[str, list[int]] = {}
         for index, messages in enumerate(prompts):
@@ -116,11 +155,12 @@ class RewardModel:
             )
             for at in places.values()
         ]
-        rewards = [0.0] * len(texts)
-        for at, scores in zip(places.values(), self.score_trees(trees), strict=True):
-            for index, score in zip(at, scores, strict=True):
-                rewards[index] = score
-        return rewards
+        rewards, sds = [0.0] * len(texts), [0.0] * len(texts)
+        for at, (scores, sd) in zip(places.values(), self.score_trees_with_sd(trees), strict=True):
+            for place, index in enumerate(at):
+                rewards[index] = scores[place]
+                sds[index] = sd[place] if sd is not None else 0.0
+        return rewards, sds if self.uncertainty is not None else None
 
     def save(self, folder: Path) -> None:
         """Adapter or changed weights, head and scale; the base stays where it is."""
@@ -136,6 +176,8 @@ class RewardModel:
         content = {"mean": self.mean, "std": self.std, "max_length": self.max_length}
         if self.tie is not None:
             content["tie"] = float(self.tie.detach())
+        if self.uncertainty is not None:
+            self.uncertainty.save(folder)
         (folder / "reward.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def detach(self) -> None:
@@ -187,7 +229,7 @@ def read(loaded: Loaded, folder: Path) -> RewardModel:
     head.weight.data.copy_(weight)
     return RewardModel(
         loaded, forward, head.requires_grad_(False), content["max_length"], content["mean"], content["std"],
-        base_weights=before,
+        base_weights=before, uncertainty=load_uncertainty(folder),
     )  # fmt: skip
 
 

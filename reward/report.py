@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from palate.plots import MUTED, RULE, SERIES, WIDTH, as_svg, style
 from palate.reward.accuracy import Accuracy, Estimate
+from palate.reward.calibration import Bin
 from palate.reward.mistakes import Leans, Mistake
 
 
@@ -27,15 +28,6 @@ class Part(Protocol):
 
     def lines(self) -> list[str]:
         """For the terminal and the page."""
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Pairs of similar predicted probability, of the side that the reward takes."""
-
-    predicted: float  # mean, 0.5..1
-    right: float  # share, 0..1
-    pairs: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +66,8 @@ class Findings:
     calibration: Part | None = None
     breakdown: Part | None = None
     annotators: Part | None = None
+    # a linear head that learned from all votes alike, and from votes as annotators are believed, on held-out votes
+    told_apart: tuple[Accuracy, Accuracy] | None = None
     learning_curve: Part | None = None
 
     def metrics(self) -> dict[str, Any]:
@@ -89,6 +83,7 @@ class Findings:
             "reload_error": self.reload_error,
             "baseline": self.baseline.metrics() if self.baseline else None,
             "ceiling": self.ceiling[0].value if self.ceiling else None,
+            "told_apart": [one.scores.value for one in self.told_apart] if self.told_apart else None,
             **{name: part.record() for name, part in self._parts().items() if part},
         }
 
@@ -108,9 +103,20 @@ class Findings:
             lines.append(f"  warning: not better than a bag of words, which reaches {self.baseline.scores}")
         if self.ceiling:
             lines.append(f"  a vote agrees with the others on its pair: {self.ceiling[0]}")
+        if self.told_apart:
+            lines.append(f"  {self.told_apart_line()}")
+        for part in (self.calibration, self.learning_curve):
+            lines += [f"  {line}" for line in part.lines()[:1]] if part else []
         if self.length_correlation is not None:
             lines.append(f"  correlation of reward and length: {self.length_correlation:+.2f}")
         return "\n".join(lines)
+
+    def told_apart_line(self) -> str:
+        """What telling annotators apart does to held-out votes, in a sentence; empty where nobody is told apart."""
+        if self.told_apart is None:
+            return ""
+        alike, believed = (one.scores for one in self.told_apart)
+        return f"a linear head agrees with {alike} of held-out votes when all votes count alike, {believed} as believed"
 
     def beaten_by_words(self) -> bool:
         """Whether the n-gram baseline is at least as good on held-out votes."""
@@ -159,6 +165,8 @@ def report(run_id: str, found: Findings) -> str:
         f"- Correlation of reward and length (characters): {correlation}",
         f"- Largest change of a reward by saving and loading: {found.reload_error:.1e}",
         f"- Training loss, first and last step: {found.loss[0]:.3f}, {found.loss[1]:.3f}",
+        *(f"- {line}" for part in (found.calibration, found.learning_curve) if part for line in part.lines()),
+        *([f"- {found.told_apart_line()}"] if found.told_apart else []),
         "- Rewards are scaled to mean 0 and standard deviation 1 over the training completions.",
         "",
     ]

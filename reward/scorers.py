@@ -36,6 +36,15 @@ class Scorer(Protocol):
         """One reward per text; `finish_reasons[i] == "length"`: the text was cut."""
         ...
 
+    def score_with_sd(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        texts: Sequence[str],
+        finish_reasons: Sequence[str | None] | None = None,
+    ) -> tuple[list[float], list[float] | None]:
+        """The same, and the standard deviations where the model knows them."""
+        ...
+
     @property
     def cut(self) -> int:
         """How many texts or prompts were cut to the model's length so far."""
@@ -74,6 +83,15 @@ class Classifier:
             for index, logit in zip(group, self._logits([rows[i] for i in group]), strict=True):
                 found[index] = logit
         return found
+
+    def score_with_sd(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        texts: Sequence[str],
+        finish_reasons: Sequence[str | None] | None = None,
+    ) -> tuple[list[float], list[float] | None]:
+        """Its logits; a classifier says nothing of how sure it is of them."""
+        return self.score(prompts, texts, finish_reasons), None
 
     def _ids(self, messages: Sequence[Message], text: str) -> list[int]:
         whole = [*messages, {"role": "assistant", "content": text}]
@@ -119,8 +137,8 @@ class Classifier:
 class RunScorer:
     """A reward run as a scorer."""
 
-    def __init__(self, model: RewardModel, max_length: int | None = None) -> None:
-        self._model = model
+    def __init__(self, model: RewardModel, max_length: int | None = None, pessimism: float = 0.0) -> None:
+        self._model, self._pessimism = model, pessimism
         if max_length is not None:
             self._model.max_length = max_length
         self.cut = 0
@@ -131,19 +149,40 @@ class RunScorer:
         texts: Sequence[str],
         finish_reasons: Sequence[str | None] | None = None,
     ) -> list[float]:
-        """In standard deviations over the training completions; see RewardModel.score."""
+        """In standard deviations over the training completions, less `pessimism` times how unsure each is."""
+        return self.score_with_sd(prompts, texts, finish_reasons)[0]
+
+    def score_with_sd(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        texts: Sequence[str],
+        finish_reasons: Sequence[str | None] | None = None,
+    ) -> tuple[list[float], list[float] | None]:
+        """See RewardModel.score_with_sd."""
         reasons = finish_reasons if finish_reasons is not None else [None] * len(texts)
         encoder, length = self._model.loaded.encoder, self._model.max_length
         for messages, text, reason in zip(prompts, texts, reasons, strict=True):
             tree = encoder.tree(messages, [text], [reason], length)
             self.cut += tree.cut_prompt > 0 or tree.cut_completions > 0
-        return self._model.score(prompts, texts, reasons)
+        rewards, sds = self._model.score_with_sd(prompts, texts, reasons)
+        if self._pessimism and sds is not None:
+            rewards = [reward - self._pessimism * sd for reward, sd in zip(rewards, sds, strict=True)]
+        return rewards, sds
 
 
 def open_scorer(
-    project: Project | None, ref: str | None, hardware: Hardware, max_length: int | None = None
+    project: Project | None,
+    ref: str | None,
+    hardware: Hardware,
+    max_length: int | None = None,
+    pessimism: float = 0.0,
 ) -> tuple[Scorer, str]:
-    """(scorer, what it is) behind a reference: a run of this project, a folder, a hub id; None is the latest run."""
+    """(scorer, what it is) behind a reference: a run of this project, a folder, a hub id; None is the latest run.
+
+    `pessimism` >= 0: so many standard deviations are taken off each reward; only for runs that know them.
+    """
+    if not 0 <= pessimism <= 100:
+        raise UserError(f"--pessimism takes 0 to 100 standard deviations, got {pessimism}")
     if max_length is not None and max_length < 8:
         raise UserError(f"--max-length must be at least 8, got {max_length}")
     runs = [] if project is None else project.runs()
@@ -155,7 +194,14 @@ def open_scorer(
             )
         ref = latest.id
     if project is not None and any(run.id == ref for run in runs):
-        return RunScorer(load_reward(project, ref, hardware), max_length), ref
+        model = load_reward(project, ref, hardware)
+        if pessimism and model.uncertainty is None:
+            raise UserError(
+                f"{ref} does not know how sure it is (--uncertainty off): train it again, or --pessimism 0"
+            )
+        return RunScorer(model, max_length, pessimism), ref
+    if pessimism:
+        raise UserError(f"--pessimism needs a reward run of ours: {ref} does not say how sure it is")
     return Classifier(ref, hardware, max_length), ref
 
 

@@ -5,7 +5,8 @@
     palate reward score --comparisons
 
 Rows are read, scored and written batch by batch, so a stream of any length takes the memory of one batch. A row keeps
-its columns and gains `reward`, or `rewards` where it holds several completions. A row that can't be scored ends it with
+its columns and gains `reward` and its standard deviation `reward_std` where the run knows it, or `rewards` and
+`rewards_std` where it holds several completions. A row that can't be scored ends it with
 one sentence; what was written until then is whole rows. Not here: the models (scorers.py).
 """
 
@@ -37,6 +38,7 @@ WHERE m.id IN (SELECT unnest(completion_ids) FROM comparison)
   AND m.id NOT IN (SELECT completion_id FROM score WHERE run_id = ?)
 ORDER BY p.id, m.id
 """
+_MANY = {"reward": "rewards", "reward_std": "rewards_std"}  # of a row that holds several completions
 Row = dict[str, Any]
 
 
@@ -54,7 +56,9 @@ def run(project: Project, config: RewardScoreConfig) -> None:
     readers.check_files(files)
     if config.out is not None and config.out.resolve() in {file.resolve() for file in files}:
         raise UserError(f"--out {config.out} is one of the files to score: choose another name")
-    scorer, name = open_scorer(project, config.reward, probe(config.device, config.dtype), config.max_length)
+    scorer, name = open_scorer(
+        project, config.reward, probe(config.device, config.dtype), config.max_length, config.pessimism
+    )
     if config.comparisons:
         count = score_comparisons(project, scorer, name, config.batch_size)
         print(f"made {count} scores by {name} in the table score", file=sys.stderr)
@@ -82,11 +86,17 @@ def scored(rows: list[tuple[str, Row]], scorer: Scorer) -> list[Row]:
         prompts += [prompt] * len(answers)
         texts += answers
         parts.append((row, len(answers) if several else None))
-    rewards = iter(scorer.score(prompts, texts))
+    found = scorer.score_with_sd(prompts, texts)
+    columns = {"reward": iter(found[0])}
+    if found[1] is not None:
+        columns["reward_std"] = iter(found[1])
     return [
-        {**row, "reward": next(rewards)}
+        {**row, **{name: next(values) for name, values in columns.items()}}
         if count is None
-        else {**row, "rewards": [next(rewards) for _ in range(count)]}
+        else {
+            **row,
+            **{_MANY[name]: [next(values) for _ in range(count)] for name, values in columns.items()},
+        }
         for row, count in parts
     ]
 
@@ -99,7 +109,7 @@ def score_comparisons(project: Project, scorer: Scorer, run_id: str, batch_size:
     with tqdm(total=len(rows), unit="completion", disable=None, file=sys.stderr, leave=False) as bar:
         for some in batches(rows, batch_size):
             prompts = [json.loads(row["messages"]) for row in some]
-            found = scorer.score(
+            found, sds = scorer.score_with_sd(
                 prompts, [row["text"] for row in some], [row["finish_reason"] for row in some]
             )
             table = pa.table(
@@ -107,7 +117,7 @@ def score_comparisons(project: Project, scorer: Scorer, run_id: str, batch_size:
                     "completion_id": [row["id"] for row in some],
                     "run_id": [run_id] * len(some),
                     "mean": pa.array(found, pa.float64()),
-                    "std": pa.nulls(len(some), pa.float64()),
+                    "std": pa.nulls(len(some), pa.float64()) if sds is None else pa.array(sds, pa.float64()),
                 }
             )
             with project.store() as store:

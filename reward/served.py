@@ -2,7 +2,7 @@
 
     curl localhost:8765/score -H 'Content-Type: application/json' \
          -d '{"prompt": "write an image prompt: a lighthouse", "completion": "an old lighthouse at dusk"}'
-    {"model": "reward-1", "reward": 0.83}
+    {"model": "reward-1", "reward": 0.83, "reward_std": 0.21}
 
 POST /score takes `prompt` or `messages` with `completion` (answers `reward`) or `completions` (`rewards`), or a list of such
 objects under `rows` (a list under `rows`). Requests that come together are scored together, by one thread. It has no
@@ -155,7 +155,8 @@ def make_app(scorer: Scorer, name: str, hosts: tuple[str, ...] = LOCAL, token: s
         except UserError as error:
             raise HTTPException(422, str(error)) from error
         kept: list[dict[str, Any]] = [
-            {key: row[key] for key in ("reward", "rewards") if key in row} for row in found
+            {key: row[key] for key in ("reward", "rewards", "reward_std", "rewards_std") if key in row}
+            for row in found
         ]
         answer: dict[str, Any] = {"rows": kept} if body.rows is not None else kept[0]
         return {"model": name, **answer}
@@ -179,7 +180,9 @@ def run(project: Project, config: RewardServeConfig) -> None:
     local = config.host in LOCAL
     if not local and token is None:
         raise UserError(f"--host {config.host} is open to others: put a token into PALATE_SCORE_TOKEN first")
-    scorer, name = open_scorer(project, config.reward, probe(config.device, config.dtype), config.max_length)
+    scorer, name = open_scorer(
+        project, config.reward, probe(config.device, config.dtype), config.max_length, config.pessimism
+    )
     app = make_app(scorer, name, LOCAL if local else ("*",), token)
     print(f"takes:  {name}")
     print(f"open:   http://{config.host}:{config.port}/score     (Ctrl-C ends it)", flush=True)

@@ -36,10 +36,10 @@ from palate.reward.accuracy import Accuracy, Row, accuracy, length_correlation
 from palate.reward.annotators import Annotators, changed, estimate, names, why_not
 from palate.reward.features import frozen
 from palate.reward.fitting import pick, train_on
-from palate.reward.lexical import LexicalReward
-from palate.reward.mistakes import leans, majority_rule, mistakes
+from palate.reward.judged import judged, with_and_without
 from palate.reward.model import RewardModel, read
 from palate.reward.report import About, Findings, page, report
+from palate.reward.uncertainty import fit as fit_uncertainty
 from palate.runs import ActiveRun
 from palate.sequences import EncodedTree
 from palate.training import (
@@ -50,6 +50,7 @@ from palate.training import (
 HELD_OUT_SHARE = 0.1  # of groups, when no prompt is marked as test
 FEATURES = 64  # numbers per completion, for the annotator model: few votes, few numbers
 CHECKED = 4  # rankings scored again by the checks
+RANKINGS = 4_000  # that say how sure the last layer is
 Item = TypeVar("Item")
 
 
@@ -64,9 +65,10 @@ def run(project: Project, asked: RewardConfig) -> Run:
         print(f"{active.id}: reward model on {ref}, {len(rows)} rankings ({hardware})")
         trees = encode(rows, loaded.encoder, config.max_length)
         train, test, held_out_by = split(rows)
-        features = _features(loaded, rows, trees, config, taken.view)
-        folds = cross_validate(loaded, rows, trees, config, features) if config.folds else None
-        learned, annotators = believed(pick(rows, train), features, config)
+        features = _features(loaded, rows, trees, config)
+        known = _for_annotators(rows, config, taken.view, features)
+        folds = cross_validate(loaded, rows, trees, config, known) if config.folds else None
+        learned, annotators = believed(pick(rows, train), known, config)
         if annotators is not None:
             _tell_annotators(project, active, annotators, changed(pick(rows, train), learned))
 
@@ -76,6 +78,7 @@ def run(project: Project, asked: RewardConfig) -> Run:
         history = train_on(model, learned, pick(trees, train), config, active.log, Checkpoints(active))
         check_moved(before, fingerprint(model.modules))
         _set_scale(model, pick(trees, train))
+        _set_uncertainty(model, learned, pick(trees, train), config)
         scores = model.score_trees(trees)
         few = trees[:CHECKED]
         check_padding(_flat([model.score_trees([tree])[0] for tree in few]), _flat(scores[:CHECKED]))
@@ -98,7 +101,10 @@ def run(project: Project, asked: RewardConfig) -> Run:
             length_correlation=length_correlation(held_rows or rows, held_scores or scores),
             reload_error=reload_error,
             annotators=annotators,
-            **_beside(pick(rows, train), held_rows, held_scores),
+            told_apart=with_and_without(pick(rows, train), learned, held_rows, known)
+            if annotators and known
+            else None,
+            **_parts(project, pick(rows, train), held_rows, held_scores, model.std, features),
         )
         active.metrics(**found.metrics())
         _write_reports(project, active, found)
@@ -127,15 +133,49 @@ def _write_reports(project: Project, active: ActiveRun, found: Findings) -> None
 
 
 def _features(
-    loaded: Loaded, rows: Sequence[Row], trees: Sequence[EncodedTree], config: RewardConfig, view: View | None
+    loaded: Loaded, rows: Sequence[Row], trees: Sequence[EncodedTree], config: RewardConfig
 ) -> dict[str, NDArray[np.float32]] | None:
-    """Frozen features of the ranked completions, for the annotator model; None, with the reason, when it can't be."""
+    """Frozen features of the ranked completions, where something is to be made of them."""
+    wanted = config.annotator_model != "off" or config.learning_curve
+    return frozen(loaded, rows, trees, FEATURES) if wanted else None
+
+
+def _for_annotators(
+    rows: Sequence[Row],
+    config: RewardConfig,
+    view: View | None,
+    features: dict[str, NDArray[np.float32]] | None,
+) -> dict[str, NDArray[np.float32]] | None:
+    """The features, if annotators can be told apart; None, with the reason, when not."""
     if config.annotator_model == "off":
         return None
     if (reason := why_not(rows, view)) is not None:
         print(f"  {reason}")
         return None
-    return frozen(loaded, rows, trees, FEATURES)
+    return features
+
+
+def _set_uncertainty(
+    model: RewardModel, rows: Sequence[Row], trees: Sequence[EncodedTree], config: RewardConfig
+) -> None:
+    """How sure the last layer is, from at most RANKINGS rankings by their order, which is by hash."""
+    if config.uncertainty == "off":
+        return
+    weight = model.head.weight.detach().cpu().numpy()[0]
+    states = model.states(trees[:RANKINGS])
+    model.uncertainty = fit_uncertainty(states, rows[:RANKINGS], weight, config.uncertainty, config.seed)
+
+
+def _parts(
+    project: Project,
+    train: Sequence[Row],
+    held: Sequence[Row],
+    scores: Sequence[Sequence[float]],
+    scale: float,
+    features: dict[str, NDArray[np.float32]] | None,
+) -> dict[str, Any]:
+    with project.store() as store:
+        return judged(store, train, held, scores, scale, features)
 
 
 def believed(
@@ -146,20 +186,6 @@ def believed(
     if found is None or config.annotator_model == "off":
         return list(rows), None
     return found.applied(rows, config.annotator_model), found
-
-
-def _beside(train: Sequence[Row], held: Sequence[Row], scores: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """What the report holds the reward against, and where it errs."""
-    votes = [pair for row in train for pair in row["pairs"]]
-    used = {"rankings": len(train), "pairs": len(votes), "votes": len({pair["vote_id"] for pair in votes}),
-            "annotators": len({pair["annotator_id"] for pair in votes}), "held-out rankings": len(held)}  # fmt: skip
-    return {
-        "used": used,
-        "baseline": accuracy(held, LexicalReward.fit(train).scores(held)) if held else None,
-        "ceiling": majority_rule(held),
-        "leans": leans(held, scores) if held else None,
-        "mistakes": mistakes(held, scores),
-    }
 
 
 def split(rows: Sequence[Row]) -> tuple[list[int], list[int], str]:

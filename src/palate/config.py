@@ -272,6 +272,10 @@ class RewardConfig:
     """Rank of the adapters (method lora); alpha is twice the rank."""
     max_length: int = 1024
     """Tokens of prompt and completion; longer prompts are cut at the start, and counted."""
+    uncertainty: Literal["laplace", "ensemble", "off"] = "laplace"
+    """Standard deviations of scores: by the curvature at the last layer, or by last layers refitted on resampled prompts."""
+    learning_curve: bool = True
+    """Say what more votes would buy, and how annotators compare: one pass over the completions with the base as it is."""
     center: float = 0.01
     """Weight of the penalty that keeps mean scores near zero."""
     limit: int | None = None
@@ -318,6 +322,8 @@ class RewardScoreConfig:
     """Score the completions of the project's comparisons, and store the scores."""
     reward: str | None = None
     """A reward run, or a sequence-classification model by folder or hub id. Default: the latest reward run."""
+    pessimism: float = 0.0
+    """Take so many standard deviations off each reward (a run that knows them): what is not known counts as worse."""
     out: Path | None = None
     """Where the scored rows go (JSONL). Default: standard output."""
     project: Path = Path(".")
@@ -344,6 +350,8 @@ class RewardBestConfig:
     """Which model answers. Default: the latest SFT run."""
     reward: str | None = None
     """A reward run, or a sequence-classification model by folder or hub id. Default: the latest reward run."""
+    pessimism: float = 0.0
+    """Take so many standard deviations off each reward (a run that knows them): what is not known counts as worse."""
     out: Path | None = None
     """Where the chosen rows go (JSONL). Default: standard output."""
     limit: int | None = None
@@ -370,6 +378,8 @@ class RewardServeConfig:
     """The project folder."""
     reward: str | None = None
     """A reward run, or a sequence-classification model by folder or hub id. Default: the latest reward run."""
+    pessimism: float = 0.0
+    """Take so many standard deviations off each reward (a run that knows them): what is not known counts as worse."""
     host: str = "127.0.0.1"
     """The address to listen on. Anything but localhost needs PALATE_SCORE_TOKEN, which callers then send."""
     port: int = 8765

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from palate.reward.accuracy import Accuracy, Estimate
+from palate.reward.calibration import Bin
 from palate.reward.mistakes import Leans, Mistake
-from palate.reward.report import About, Bin, Findings, page, report
+from palate.reward.report import About, Findings, page, report
 
 ABOUT = About("reward-1", "<b>demo</b>", "2026-01-02 03:04 UTC", {"method": "lora"}, "reward-1 <- sft-1")
 BARE = Findings("builtin", 20, 0, "nothing", (0.7, 0.5), None, None, None, None, 0.0)
