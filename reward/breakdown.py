@@ -159,7 +159,7 @@ def _cells(
         name: None
         for name in sorted(merged.values(), key=lambda one: (one == _OTHERS, -decided.count(one), one))
     }
-    if len(order) < 2 and by in ("source", "annotator"):
+    if len(order) < 2:
         return []
     made = []
     for name in order:

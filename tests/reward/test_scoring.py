@@ -59,6 +59,10 @@ def test_rows_keep_their_columns_and_gain_rewards(
     said = capsys.readouterr()
     rows = [json.loads(line) for line in said.out.splitlines()]
     assert [{k: v for k, v in row.items() if not k.startswith("reward")} for row in rows] == ROWS
+    assert [set(row) - set(ROWS[i]) for i, row in enumerate(rows)] == [
+        {"rewards", "rewards_std"} if "completions" in row else {"reward", "reward_std"} for row in ROWS
+    ]
+    assert rows[0]["reward_std"] > 0 and len(rows[1]["rewards_std"]) == 2
     mat, ball, cat, again, _ = flat(rows)
     assert mat > ball > cat and again == pytest.approx(mat, abs=1e-5)
     assert "scored 4 rows by reward-1" in said.err
@@ -90,6 +94,7 @@ def test_comparisons_are_scored_once(project: Project) -> None:
     with project.store() as store:
         rows = store.rows("SELECT s.*, c.text FROM score s JOIN completion c ON c.id = s.completion_id")
         assert len(rows) == 48 and {row["run_id"] for row in rows} == {"reward-1"}
+        assert all(row["std"] > 0 for row in rows)
         mats = [row["mean"] for row in rows if "mat" in row["text"]]
         assert min(mats) > max(row["mean"] for row in rows if "cat" in row["text"])
         store.write("DELETE FROM score WHERE mean < 0")
@@ -150,3 +155,32 @@ def test_what_can_not_be_scored_says_why(
     empty = Project.create(tmp_path / "empty", base=str(tiny_models["llama"]))
     with pytest.raises(UserError, match="there is no finished reward run here"):
         scoring.run(empty, config(empty, file))
+
+
+def test_what_is_not_known_counts_as_worse(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path / "rows.jsonl", ROWS[:2])
+    found = []
+    for pessimism in (0.0, 2.0):
+        capsys.readouterr()
+        scoring.run(project, config(project, file, pessimism=pessimism))
+        found.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    plain, careful = found
+    assert careful[0]["reward"] == pytest.approx(plain[0]["reward"] - 2 * plain[0]["reward_std"], abs=1e-5)
+    assert careful[1]["rewards_std"] == pytest.approx(plain[1]["rewards_std"])
+    with pytest.raises(UserError, match="--pessimism takes 0 to 100 standard deviations, got -1"):
+        scoring.run(project, config(project, file, pessimism=-1))
+
+
+def test_a_run_that_does_not_know_says_nothing_of_it(
+    ranked_project: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = ranked_project(prompts=8, held_out=2)
+    train.run(project, RewardConfig(project.folder, uncertainty="off", device="cpu", dtype="float32"))
+    file = written(tmp_path / "rows.jsonl", ROWS[:2])
+    capsys.readouterr()
+    scoring.run(project, config(project, file))
+    assert "_std" not in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"reward-1 does not know how sure it is \(--uncertainty off\)"):
+        scoring.run(project, config(project, file, pessimism=1))
