@@ -72,11 +72,16 @@ def test_scores_over_http(ranked_project: Make) -> None:
     run = train.run(project, RewardConfig(project.folder, device="cpu", dtype="float32"))
     texts = [f"the mat {i} " * (1 + i % 3) for i in range(12)]
     asked = [[{"role": "user", "content": "where is it?"}]] * 12
-    expected = load_reward(project, run.id, probe("cpu", "float32")).score(asked, texts)
+    expected, sds = load_reward(project, run.id, probe("cpu", "float32")).score_with_sd(asked, texts)
+    assert sds is not None
     with serving(project) as (client, process):
         assert client.get("/healthz").json() == {"status": "ok", "model": run.id}
         one = client.post("/score", json={"prompt": "where is it?", "completion": texts[1]}).json()
-        assert one == {"model": run.id, "reward": pytest.approx(expected[1], abs=1e-4)}
+        assert one == {
+            "model": run.id,
+            "reward": pytest.approx(expected[1], abs=1e-4),
+            "reward_std": pytest.approx(sds[1], rel=1e-3),
+        }
         more = client.post(
             "/score", json={"messages": [*asked[0], {"role": "assistant", "content": texts[2]}]}
         )
@@ -87,6 +92,7 @@ def test_scores_over_http(ranked_project: Make) -> None:
         ]
         found = client.post("/score", json={"rows": rows}).json()["rows"]
         assert found[0]["rewards"] == pytest.approx(expected[:6], abs=1e-4)
+        assert found[0]["rewards_std"] == pytest.approx(sds[:6], rel=1e-3)
         assert found[1]["reward"] == pytest.approx(expected[6], abs=1e-4)
 
         def ask(text: str) -> float:
