@@ -1,6 +1,6 @@
 """Rule-based annotators on another machine: items out, votes in, through the desk as everybody's.
 
-Only annotators of kind `rule` can be named here, and their votes carry the run that cast them, so nobody votes
+Only annotators of kind `rule` or `model` can be named here, and their votes carry the run that cast them, so nobody votes
 in a person's place. `palate.labeling.remote_desk` is the other end. For leads.
 """
 
@@ -80,5 +80,5 @@ def add_rules(app: FastAPI, store: Store, desk: Desk) -> None:
 
 def _check(store: Store, annotator_id: str) -> None:
     kind = store.value("SELECT kind FROM annotator WHERE id = ?", [annotator_id])
-    if kind != "rule":
-        raise Refused(403, "not_a_rule", f"{annotator_id[:80]!r} is no rule-based annotator")
+    if kind not in ("rule", "model"):
+        raise Refused(403, "not_a_rule", f"{annotator_id[:80]!r} is no rule-based annotator and no model")

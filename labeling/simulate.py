@@ -5,12 +5,13 @@ they judge is set by `SimulateConfig`: a taste (`palate.data.taste`), judgement 
 answers are equal, a lean to the answer shown first, and a share of votes given at random.
 
     palate simulate --taste vivid --annotators 4
+    palate reward score --comparisons && palate simulate --scores reward-1      # a reward votes where nobody has
 """
 
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from palate.config import SimulateConfig, UserError, as_dict
 from palate.data.any_store import AnyStore
-from palate.data.records import Message, Run, Vote, digest
+from palate.data.records import AnnotatorKind, Message, Run, Vote, digest
 from palate.data.remote import RemoteStore
 from palate.data.store import Store
 from palate.data.taste import TASTES
@@ -59,25 +60,31 @@ class Tally:
 
 def run(project: Project, config: SimulateConfig) -> Run:
     """Let the annotators answer what is open; returns the run."""
+    if config.scores is not None:
+        config = replace(config, annotators=1, overlap=0.0, noise=0.0)
     _check(config)
     check_selection(config.select, config.random_share, 0.0)
-    taste = TASTES[config.taste]
     with project.store() as store:
         rows = store.table(_CANDIDATES)
     if rows.num_rows == 0:
         raise UserError("no comparison waits for a vote: make some with `palate sample`")
-    parents = tuple(sorted({run_id for run_id in rows["run_id"].to_pylist() if run_id}))
+    with project.store() as store:
+        score = TASTES[config.taste].score if config.scores is None else _stored(store, config.scores, rows)
+    voters = f"rule-based annotators (taste {config.taste}), marked as rule"
+    if config.scores is not None:
+        voters = f"annotator, the reward {config.scores}, marked as model"
+    brought = {run_id for run_id in rows["run_id"].to_pylist() if run_id}
+    parents = (*sorted(brought), *([config.scores] if config.scores else []))
     with project.start("simulate", as_dict(config), parents, config.seed) as active:
         print(f"takes:  {rows.num_rows} open comparisons from {', '.join(parents) or 'imports'}")
         active.freeze("candidates", rows)
         with project.store() as store:
-            tally = _vote_all(store, active, config, taste.score, _open_overlap(store, config, rows))
+            tally = _vote_all(store, active, config, score, _open_overlap(store, config, rows, score))
         share, longer = (n / max(tally.pairs, 1) for n in (tally.as_taste, tally.longer))
         active.metrics(votes=tally.votes, pairs=tally.pairs, agrees_with_taste=share, longer_wins=longer)
         print(
-            f"made:   {tally.votes} votes by {config.annotators} rule-based annotators (taste {config.taste}), "
-            f"marked as rule, run {active.id}\n"
-            f"        {share:.1%} of {tally.pairs} decisive pairs as the taste would without noise; "
+            f"made:   {tally.votes} votes by {config.annotators} {voters}, run {active.id}\n"
+            f"        {share:.1%} of {tally.pairs} decisive pairs as they would without noise; "
             f"the longer answer won {longer:.1%}\n"
             "next:   palate stats, then palate reward"
         )
@@ -130,9 +137,26 @@ def _check(config: SimulateConfig) -> None:
             raise UserError(f"--{flag} can't be negative, got {amount}")
 
 
-def _open_overlap(store: AnyStore, config: SimulateConfig, rows: pa.Table) -> tuple[int, float]:
-    """Ask a second annotator about a random share; returns (votes to cast, the taste's spread)."""
-    score = TASTES[config.taste].score
+def _stored(store: AnyStore, run_id: str, rows: pa.Table) -> Score:
+    """A reward's scores by prompt and text; every open answer must have one."""
+    found = store.rows(
+        "SELECT p.messages, m.text, s.mean FROM score s JOIN completion m ON m.id = s.completion_id "
+        "JOIN prompt p ON p.id = m.prompt_id WHERE s.run_id = ?",
+        [run_id],
+    )
+    scores = {(prompt_text(json.loads(row["messages"])), row["text"]): float(row["mean"]) for row in found}
+    asked = rows.select(["messages", "texts"]).to_pylist()
+    wanted = [(prompt_text(json.loads(row["messages"])), text) for row in asked for text in row["texts"]]
+    if missing := sum(one not in scores for one in wanted):
+        raise UserError(
+            f"{missing} of {len(wanted)} answers have no score by {run_id}: "
+            f"palate reward score --comparisons --reward {run_id}"
+        )
+    return lambda prompt, text: scores[prompt, text]
+
+
+def _open_overlap(store: AnyStore, config: SimulateConfig, rows: pa.Table, score: Score) -> tuple[int, float]:
+    """Ask a second annotator about a random share; returns (votes to cast, the scores' spread)."""
     values = []
     for row in rows.select(["messages", "texts"]).to_pylist():
         prompt = prompt_text(json.loads(row["messages"]))
@@ -140,7 +164,8 @@ def _open_overlap(store: AnyStore, config: SimulateConfig, rows: pa.Table) -> tu
     spread = float(np.std(values))
     if spread == 0.0:
         raise UserError(
-            f"the taste '{config.taste}' finds all {len(values)} answers equal; nothing can be ranked by it"
+            f"{config.scores or f'the taste {config.taste!r}'} finds all {len(values)} answers equal; nothing can be "
+            "ranked by it"
         )
     twice: list[str] = []
     if config.annotators > 1:
@@ -156,7 +181,10 @@ def _vote_all(
     """The annotators take turns until the votes are cast or nothing is open for any of them."""
     votes, spread = goal
     names = [f"{config.taste}-{number + 1}" for number in range(config.annotators)]
-    people = [annotator(store, name, "rule").id for name in names]
+    if config.scores is not None:
+        names = [config.scores]
+    kind: AnnotatorKind = "rule" if config.scores is None else "model"
+    people = [annotator(store, name, kind).id for name in names]
     orders = random.Random(config.seed)  # of the answers on the screen
     rng = np.random.default_rng(config.seed)
     share = max(

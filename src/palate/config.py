@@ -199,6 +199,9 @@ class SimulateConfig:
     """The project folder."""
     taste: str = "vivid"
     """What they like: vivid, terse, no_cliches, camera."""
+    scores: str | None = None
+    """Instead of a taste: vote by the scores that this reward run has stored (palate reward score --comparisons), as one
+    annotator of kind `model`, without noise. So DPO learns from what a reward makes of few votes."""
     annotators: int = 4
     """How many of them."""
     votes: int | None = None

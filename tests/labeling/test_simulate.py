@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from palate.config import SimulateConfig, UserError
@@ -176,3 +177,26 @@ def test_judging_by_hand() -> None:
         for other in ("fair", "poor")
     ]
     assert strengths == [2, 3]
+
+
+def test_a_reward_votes_by_its_stored_scores(tmp_path: Path) -> None:
+    project = demo_project(tmp_path / "p", n=20, k=3)
+    with pytest.raises(UserError, match=r"60 of 60 answers have no score by reward-1: palate reward score"):
+        simulate.run(project, SimulateConfig(project.folder, scores="reward-1"))
+    with project.store() as store:
+        ids = [row["id"] for row in store.rows("SELECT id FROM completion ORDER BY id")]
+        table = {"completion_id": ids, "run_id": ["reward-1"] * 60, "mean": [float(i) for i in range(60)]}
+        store.add_table("score", pa.table({**table, "std": pa.nulls(60, pa.float64())}))
+    run = simulate.run(project, SimulateConfig(project.folder, scores="reward-1", tie_margin=0.0))
+    assert run.parents == ("reward-1",) and run.metrics["agrees_with_taste"] == 1.0
+    with project.store() as store:
+        voters = store.rows(
+            "SELECT DISTINCT annotator_kind AS kind, annotator_name AS name FROM current_vote"
+        )
+        assert voters == [{"kind": "model", "name": "reward-1"}]
+        score = {one: float(i) for i, one in enumerate(ids)}
+        votes = store.rows("SELECT ranking FROM current_vote")
+    assert len(votes) == 20
+    for vote in votes:
+        order = [score[tier[0]] for tier in vote["ranking"]]
+        assert order == sorted(order, reverse=True) and len(order) == 3
