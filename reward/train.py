@@ -31,6 +31,7 @@ from palate.doctor import (
 )
 from palate.hardware import probe
 from palate.models import Loaded, load
+from palate.parallel import team
 from palate.project import Project
 from palate.reward.accuracy import Accuracy, Row, accuracy, length_correlation
 from palate.reward.annotators import Annotators, changed, estimate, names, why_not
@@ -64,6 +65,7 @@ def run(project: Project, asked: RewardConfig) -> Run:
         rows = taken.table.to_pylist()
         print(f"{active.id}: reward model on {ref}, {len(rows)} rankings ({hardware})")
         trees = encode(rows, loaded.encoder, config.max_length)
+        team().tell((config, ref, rows))
         train, test, held_out_by = split(rows)
         features = _features(loaded, rows, trees, config)
         known = _for_annotators(rows, config, taken.view, features)
@@ -72,11 +74,13 @@ def run(project: Project, asked: RewardConfig) -> Run:
         if annotators is not None:
             _tell_annotators(project, active, annotators, changed(pick(rows, train), learned))
 
+        team().tell((train, learned))
         model = _new(loaded, config)
         check_trainable(model.modules)
         before = fingerprint(model.modules)
         history = train_on(model, learned, pick(trees, train), config, active.log, Checkpoints(active))
         check_moved(before, fingerprint(model.modules))
+        team().tell(None)
         _set_scale(model, pick(trees, train))
         _set_uncertainty(model, learned, pick(trees, train), config)
         scores = model.score_trees(trees)
@@ -112,6 +116,18 @@ def run(project: Project, asked: RewardConfig) -> Run:
         print(f"made {active.path / 'reward'}, report.html and report.md beside it")
         print("next: palate dpo, or palate eval to compare models by this reward")
     return active.record
+
+
+def follow(project: Project) -> None:
+    """Help to train what the first process tells (palate.parallel), until it has nothing more."""
+    config, ref, rows = team().hear()
+    loaded = load(project, ref, probe(config.device, config.dtype), scores=True)
+    trees = encode(rows, loaded.encoder, config.max_length)
+    while (told := team().hear()) is not None:
+        inside, learned = told
+        model = _new(loaded, config)
+        train_on(model, learned, pick(trees, inside), config, lambda *_, **__: None)
+        model.detach()
 
 
 def _tell_annotators(project: Project, active: ActiveRun, found: Annotators, effect: str) -> None:
@@ -234,6 +250,7 @@ def cross_validate(
         outside = [i for i, row in enumerate(rows) if row["group"] in held]
         model = _new(loaded, config)
         learned, _ = believed(pick(rows, inside), features, config)
+        team().tell((inside, learned))
         train_on(model, learned, pick(trees, inside), config, lambda *_, **__: None)
         _set_scale(model, pick(trees, inside))
         for index, found in zip(outside, model.score_trees(pick(trees, outside)), strict=True):

@@ -3,9 +3,11 @@
 Heavy imports stand inside the commands, so that every `--help` answers at once.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import fields
 from typing import Any
 
@@ -73,11 +75,16 @@ def _simulate(config: settings.SimulateConfig) -> None:
 
 def _reward(config: settings.RewardConfig) -> None:
     from palate import lineage
+    from palate.parallel import team
     from palate.project import Project
     from palate.reward import train
 
     project = Project.open(config.project)
-    lineage.write_card(project, train.run(project, config))
+    if team().first:
+        lineage.write_card(project, train.run(project, config))
+    else:
+        with redirect_stdout(io.StringIO()):  # the first process speaks for all
+            train.follow(project)
 
 
 def _reward_features(config: settings.RewardFeaturesConfig) -> None:
@@ -204,6 +211,9 @@ COMMANDS: dict[str, tuple[type, Command]] = {
 }
 
 
+TOGETHER = ("reward",)  # what several processes can do together
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point: exit status 0 when it worked, 1 on an error told in one line, 2 on bad flags."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -223,6 +233,8 @@ def main(argv: list[str] | None = None) -> None:
     kind, command = COMMANDS[name]
     _quiet()
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name not in TOGETHER:
+            raise UserError("it runs in one process: start it without accelerate launch or torchrun")
         command(parse(kind, name, rest))
     except UserError as error:
         _fail(name, str(error), 1)

@@ -27,6 +27,7 @@ from palate.data.preferences import Annotators, origins, rankings, with_all_bad
 from palate.data.training_views import View
 from palate.doctor import check_finite, cut_message
 from palate.hardware import Hardware
+from palate.parallel import team
 from palate.project import Project
 from palate.runs import ActiveRun
 from palate.sequences import EncodedTree, Encoder
@@ -258,27 +259,24 @@ def fit(
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
     state = _start(checkpoints, named, optimizer)
     bar = tqdm(
-        total=len(steps),
-        desc=label,
-        unit="step",
-        initial=state.step,
-        disable=None,
-        file=sys.stderr,
-        leave=False,
-    )
-    with disable_input_dtype_casting(
-        model
-    ):  # autocast does it already; peft would cast up and autocast down again
+        total=len(steps), desc=label, unit="step", initial=state.step, disable=None if team().first else True,
+        file=sys.stderr, leave=False,
+    )  # fmt: skip
+    processes = team()
+    with disable_input_dtype_casting(model):  # autocast casts; peft would cast up and autocast down again
         while state.step < len(steps) and not state.ended:
             step = state.step
             rows = steps[step]
             total = sum(weights[row] for row in rows)
             sums: Stats = {"loss": 0.0}
-            for group in micro_batches([trees[row] for row in rows], budget):
-                loss, stats = micro_loss([rows[i] for i in group])
+            own = processes.share(rows)
+            for group in micro_batches([trees[row] for row in own], budget):
+                loss, stats = micro_loss([own[i] for i in group])
                 torch.autograd.backward(loss / total)
                 for name, value in {"loss": loss.item(), **stats}.items():
                     sums[name] = sums.get(name, 0.0) + value
+            processes.add_up(parameters)
+            sums = processes.sums(sums)
             norm = float(nn.utils.clip_grad_norm_(parameters, CLIP))
             logged = {name: value / total for name, value in sums.items()}
             check_finite(logged["loss"] + norm, step)
@@ -319,7 +317,7 @@ def _start(
     checkpoints: Checkpoints | None, named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> State:
     """The last checkpoint, put in place; a new state where there is none."""
-    state = checkpoints.load() if checkpoints is not None else None
+    state = team().same(checkpoints.load() if checkpoints is not None else None)
     if state is None:
         return State(0, {}, {})
     if state.weights.keys() != named.keys():

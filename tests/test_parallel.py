@@ -1,0 +1,88 @@
+"""Two processes train as one: the same loss curve, the same scores, one run."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palate.config import RewardConfig
+from palate.hardware import probe
+from palate.parallel import Team
+from palate.project import Project
+from palate.reward import train
+from palate.reward.model import load_reward
+
+Make = Callable[..., Project]
+SOURCE = str(Path(__file__).parents[1] / "src")
+FLAGS = {"epochs": 2, "batch_size": 5, "learning_rate": 1e-2, "device": "cpu", "dtype": "float32"}
+
+
+def launched(project: Project, *command: str, launcher: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", "palate", *command, "--project", str(project.folder)],
+        env=env, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+
+
+def curve(run_folder: Path) -> np.ndarray:
+    lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    return np.array([[line["loss"], line["accuracy"], line["grad_norm"]] for line in lines if "loss" in line])
+
+
+TORCHRUN = ("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone")
+ACCELERATE = ("accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+              "--dynamo_backend", "no", "--cpu", "--main_process_port", "0")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_give_the_loss_curve_of_one(ranked_project: Make, launcher: tuple[str, ...]) -> None:
+    project = ranked_project()
+    alone = train.run(project, replace(RewardConfig(project.folder), **FLAGS))  # type: ignore[arg-type]
+    flags = [text for name, value in FLAGS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    done = launched(project, "reward", *flags, launcher=launcher)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("18 rankings to learn from") == 1  # the first process speaks for all
+    runs = project.runs()
+    assert [(run.id, run.status) for run in runs] == [("reward-1", "done"), ("reward-2", "done")]
+    one, two = curve(Path(alone.path)), curve(Path(runs[1].path))
+    assert one.shape == two.shape == (8, 3)
+    np.testing.assert_allclose(two, one, atol=1e-4, rtol=1e-4)
+    texts = ["the mat 77", "a cat 77 sat down"]
+    asked = [[{"role": "user", "content": "where is 77?"}]] * 2
+    scores = [load_reward(project, run.id, probe("cpu", "float32")).score(asked, texts) for run in runs]
+    np.testing.assert_allclose(scores[1], scores[0], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_an_error_ends_all_of_them(ranked_project: Make) -> None:
+    project = ranked_project(prompts=4, held_out=4)
+    done = launched(project, "reward", launcher=TORCHRUN)
+    assert done.returncode != 0
+    assert "all votes are on held-out (test) prompts" in done.stderr
+
+
+@pytest.mark.slow
+def test_what_can_not_be_done_together_says_so(ranked_project: Make) -> None:
+    project = ranked_project(prompts=4, held_out=2)
+    done = launched(project, "dpo", launcher=TORCHRUN)
+    assert done.returncode != 0
+    assert "it runs in one process: start it without accelerate launch or torchrun" in done.stderr
+
+
+def test_alone_nothing_is_done() -> None:
+    team = Team()
+    rows, figures = [3, 1, 2], {"loss": 1.0}
+    assert (
+        team.first and team.share(rows) is rows and team.sums(figures) is figures and team.same(rows) is rows
+    )
+    team.tell("nobody listens")
+    shares = [list(Team(rank, 3).share(list(range(8)))) for rank in range(3)]
+    assert shares == [[0, 3, 6], [1, 4, 7], [2, 5]]
