@@ -141,6 +141,7 @@ def rankings(
     else:
         sql, params = chosen(view.narrowed(annotators, source))
         rows = store.table(sql + _ROWS, [*params, None, None]).cast(SCHEMA)
+    _check_shown(rows)
     return _grouped(rows, split_by)
 
 
@@ -163,6 +164,21 @@ def with_all_bad(
         return known
     more = more.append_column("pairs", pa.array([[]] * more.num_rows, pa.list_(PAIR)))
     return pa.concat_tables([known, _grouped(more.select(known.column_names).cast(known.schema), split_by)])
+
+
+def _check_shown(rows: pa.Table) -> None:
+    """Every answer that a vote ranks belongs to its comparison; UserError names the first vote that says otherwise."""
+    if not rows.num_rows:
+        return
+    pairs = rows["pairs"].combine_chunks().flatten()
+    if not pairs.field("winner").null_count and not pairs.field("loser").null_count:
+        return
+    odd = {p["vote_id"]: p["annotator_id"] for p in pairs.to_pylist() if None in (p["winner"], p["loser"])}
+    vote, annotator = min(odd.items())
+    raise UserError(
+        f"{len(odd)} votes rank an answer that their comparison does not hold, e.g. vote {vote} of annotator {annotator}: "
+        "store a vote that supersedes each, or leave them out by a view (palate view)"
+    )
 
 
 def _grouped(rows: pa.Table, split_by: str | None) -> pa.Table:

@@ -5,15 +5,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from palate import importing
-from palate.config import ImportConfig, RewardConfig, UserError
+from palate.config import DpoConfig, ImportConfig, RewardConfig, SimulateConfig, UserError
+from palate.data import features
 from palate.data.records import Annotator, Assignment, Comparison, Completion, Prompt, Vote
 from palate.hardware import probe
+from palate.labeling import simulate
 from palate.project import Project
 from palate.reward import train
 from palate.reward.model import load_reward
+from palate.rl import dpo
 
 Make = Callable[..., Project]
 Texts = tuple[str, ...]
@@ -26,7 +30,7 @@ def config(project: Project, **changes: object) -> RewardConfig:
 def vote(
     project: Project, n: int, texts: Texts, verdict: str = "ranked", split: str = "train", by: str = "anna"
 ) -> None:
-    """`n` prompts, each with these answers and one vote that prefers them in this order."""
+    """`n` prompts, each with these answers and one vote that prefers them in this order (`one`: names the first alone)."""
     person = Annotator(by)
     with project.store() as store:
         store.add_annotators([person])
@@ -39,8 +43,13 @@ def vote(
             store.add_completions(made)
             store.add_comparisons([comparison])
             store.add_assignments([assignment])
-            tiers = tuple((c.id,) for c in made) if verdict == "ranked" else (tuple(c.id for c in made),)
-            store.add_votes([Vote(assignment.id, verdict, () if verdict == "all_bad" else tiers)])  # type: ignore[arg-type]
+            tiers = {
+                "ranked": tuple((c.id,) for c in made),
+                "tie": (tuple(c.id for c in made),),
+                "one": ((made[0].id,),),
+            }.get(verdict, ())
+            said = "ranked" if verdict == "one" else verdict
+            store.add_votes([Vote(assignment.id, said, tiers)])  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -94,6 +103,59 @@ def test_one_prompt_trains_and_says_that_nothing_is_judged(
     assert "Not judged" in (Path(run.path) / "report.html").read_text()
 
 
+def test_a_vote_for_an_answer_that_was_not_shown(project: Project) -> None:
+    """The server and the importer refuse such a vote; a program that writes to the store itself may still bring one."""
+    vote(project, 12, ("a cat", "the mat"))
+    with project.store() as store:
+        row = store.rows("SELECT c.id, c.completion_ids FROM comparison c ORDER BY c.id LIMIT 1")[0]
+        ben = Annotator("ben")
+        assignment = Assignment(row["id"], ben.id, tuple(row["completion_ids"]))
+        store.add_annotators([ben])
+        store.add_assignments([assignment])
+        store.add_votes(
+            [Vote(assignment.id, "ranked", ((row["completion_ids"][0],), ("unknown",)), id="0dd")]
+        )
+    said = r"1 votes rank an answer that their comparison does not hold, e\.g\. vote 0dd of annotator "
+    with pytest.raises(UserError, match=said):
+        train.run(project, config(project))
+    with pytest.raises(UserError, match=said):
+        dpo.run(project, DpoConfig(project.folder, device="cpu", dtype="float32"))
+    assert all(status == "failed" for _, status in runs(project))
+
+
+def test_votes_on_one_answer_teach_nothing(project: Project) -> None:
+    vote(project, 12, ("a cat", "the mat"), "one")
+    with pytest.raises(UserError, match="there are no votes to learn from"):
+        train.run(project, config(project))
+    assert runs(project) == []
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_features_that_are_no_numbers(project: Project, odd: float) -> None:
+    """Votes are not chosen by them, and nobody votes meanwhile."""
+    prompts = [Prompt(({"role": "user", "content": f"an idea: a cat no. {i}"},)) for i in range(12)]
+    with project.store() as store:
+        for prompt in prompts:
+            made = [
+                Completion(prompt.id, text, finish_reason="stop")
+                for text in ("a cat", "a cat, 35mm lens, film grain")
+            ]
+            store.add_prompts([prompt])
+            store.add_completions(made)
+            store.add_comparisons([Comparison(prompt.id, tuple(sorted(one.id for one in made)))])
+        ids = [row["id"] for row in store.rows("SELECT id FROM completion ORDER BY id")]
+        matrix = np.random.default_rng(0).normal(size=(len(ids), 4)).astype(np.float32)
+        matrix[5, 2] = odd
+        features.add(store, "features-1", ids, matrix)
+    asked = SimulateConfig(project.folder, taste="camera", annotators=1, select="information")
+    with pytest.raises(
+        UserError, match="1 features of these comparisons are not finite numbers: palate reward"
+    ):
+        simulate.run(project, asked)
+    with project.store() as store:
+        assert store.counts()["vote"] == 0
+
+
 def test_one_annotator_is_said(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     vote(project, 20, ("a cat", "the mat"))
     run = train.run(project, config(project))
@@ -105,9 +167,9 @@ def test_one_annotator_is_said(project: Project, capsys: pytest.CaptureFixture[s
 def test_hundred_thousand_characters(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     vote(project, 10, ("the mat " * 12_500, "a cat"))
     vote(project, 10, ("the mat", "a cat " * 16_700), by="ben")
-    run = train.run(project, config(project, max_length=64))
+    run = train.run(project, config(project, max_length=256))  # a quarter of it is enough for these prompts
     said = capsys.readouterr().out
-    assert "of 20 rows, 0 prompts lost their start and 20 answers their end at 64 tokens" in said
+    assert "of 20 rows, 0 prompts lost their start and 20 answers their end at 256 tokens" in said
     assert run.status == "done"
     scores = load_reward(project, run.id, probe("cpu", "float32")).score(
         [[{"role": "user", "content": "x"}]] * 2, ["the mat " * 12_500, "a cat"]
