@@ -3,7 +3,7 @@
 For every hidden taste and seed, on the fine-tuned built-in model, by the product's own commands:
 
     palate simulate --annotators 1 --votes 150 [--select information]      # random beside it
-    palate reward;  palate dpo                                             # `votes`: DPO on the 150 alone
+    palate reward;  palate dpo                                             # `alone`: DPO on the 150 votes
     palate reward score --comparisons;  palate simulate --scores reward-1  # `labelled`: the reward votes on the rest,
     palate dpo                                                             # and DPO learns from both
 
@@ -11,7 +11,7 @@ A figure is the tuned model's win rate against the fine-tuned one by that taste 
 interval over prompts; the bar is a lower bound above 55 % for every taste, seeds pooled. `hours` is what reading takes
 by the stated timing model (240 words a minute, 3 s (K - 1)^0.7 to decide).
 
-    python benchmarks/one_hour.py [--quick] [--seeds 3] [--k 4] [--tastes terse no_cliches camera] [--log FILE]
+    python benchmarks/one_hour.py [--quick] [--seeds 3] [--k 4] [--prompts 600] [--tastes terse] [--log FILE]
 
 Finished arms are kept in --log, so that a run that was stopped goes on.
 """
@@ -59,12 +59,14 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed; settings were chosen on seed 7")
     parser.add_argument("--votes", type=int, default=150)
     parser.add_argument("--k", type=int, default=2, help="completions per comparison, of four sampled")
+    parser.add_argument(
+        "--prompts", type=int, default=200, help="training prompts with four completions each"
+    )
     parser.add_argument("--tastes", nargs="+", default=["terse", "no_cliches", "camera"])
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "palate-one-hour.jsonl")
     given = parser.parse_args()
-    prompts = 200
     if given.quick:
-        given.seeds, given.votes, given.tastes, prompts = 1, 12, given.tastes[:1], 16
+        given.seeds, given.votes, given.tastes, given.prompts = 1, 12, given.tastes[:1], 16
         given.log = Path(tempfile.mkdtemp()) / "log.jsonl"
     done = [json.loads(line) for line in given.log.read_text().splitlines()] if given.log.exists() else []
     for seed in range(given.first, given.first + given.seeds):
@@ -72,16 +74,21 @@ def main() -> None:
             made: Project | None = None
             for taste in given.tastes:
                 for select in SELECTIONS:
-                    key = {"seed": seed, "taste": taste, "select": select, "k": given.k, "votes": given.votes}
+                    key = {"seed": seed, **settings(given, taste, select)}
                     if any(key.items() <= one.items() for one in done):
                         continue
-                    made = made or start(Path(place) / "start", prompts, given.k, seed, given.quick)
+                    made = made or start(Path(place) / "start", given.prompts, given.k, seed, given.quick)
                     found = {**key, **arm(made, taste, select, given.votes, seed, given.quick)}
                     done.append(found)
                     with given.log.open("a") as log:
                         log.write(json.dumps(found) + "\n")
                     print(found, flush=True)
     report(done, given)
+
+
+def settings(given: argparse.Namespace, taste: str, select: str) -> dict[str, Any]:
+    """What an arm is known by in the log, beside its seed."""
+    return {"taste": taste, "select": select, "k": given.k, "votes": given.votes, "prompts": given.prompts}
 
 
 def report(done: list[dict[str, Any]], given: argparse.Namespace) -> None:
@@ -91,10 +98,10 @@ def report(done: list[dict[str, Any]], given: argparse.Namespace) -> None:
         for select in SELECTIONS:
             arms = [
                 one for one in done
-                if (one["taste"], one["select"], one["k"], one["votes"]) == (taste, select, given.k, given.votes)
+                if settings(given, taste, select).items() <= one.items()
                 and given.first <= one["seed"] < given.first + given.seeds
             ]  # fmt: skip
-            for kind in ("votes", "labelled"):
+            for kind in ("alone", "labelled"):
                 wins = [one[kind] for one in arms]
                 value = float(np.mean([w["value"] for w in wins]))
                 # seeds have prompts of their own: their intervals are independent
@@ -147,7 +154,7 @@ def arm(base: Project, taste: str, select: str, votes: int, seed: int, quick: bo
         scoring.run(project, RewardScoreConfig(comparisons=True, project=folder))
         simulate.run(project, SimulateConfig(folder, scores=learned.id, seed=seed))
         both = dpo.run(project, DpoConfig(folder, seed=seed))
-        found = wins(project, {"votes": alone.id, "labelled": both.id}, taste, seed, quick)
+        found = wins(project, {"alone": alone.id, "labelled": both.id}, taste, seed, quick)
         return {**found, "reward": agreement(project, learned.id, taste), "hours": hours}
 
 
