@@ -100,6 +100,7 @@ OWN: dict[str, tuple[Least, Any]] = {
     "POST /api/v1/comparisons": ("lead", {"comparisons": [{"prompt_id": "x", "completion_ids": ["a", "b"]}]}),
     "POST /api/v1/scores": ("lead", {"scores": [{"completion_id": "x", "run_id": "r-1", "mean": 1.0}]}),
     "GET /api/v1/runs": ("lead", None),
+    "GET /api/v1/selection": ("lead", None),
     "GET /api/v1/runs/{run_id}": ("lead", None),
     "PUT /api/v1/runs/{run_id}": ("lead", RUN),
     "GET /api/v1/statistics": ("lead", None),
