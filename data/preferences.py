@@ -2,7 +2,7 @@
 
 Reward training and DPO take the same rows. A vote that ranks K completions decides up to C(K, 2) pairs and
 weighs 1 in all (Ouyang et al. 2022, section 3.5: 1 / C(K, 2) each), so a ranking of nine does not drown
-nine votes on two. Only `current_vote` counts; skips decide nothing, "all bad" no pair (`with_all_bad`). A saved view
+nine votes on two. Only `current_vote` counts; skips decide nothing, "all bad" no pair (see `rankings`). A saved view
 (`palate.data.training_views`) puts its own labels and weights in place of every vote's.
 """
 
@@ -88,27 +88,29 @@ ORDER BY c.id
 
 _QUERY = _EVERY_VOTE + _ROWS
 
-# one row per comparison that people found all bad, whether others ranked it or not
-_ALL_BAD = """
-WITH bad AS (
+# the same in one statement, so of one moment, with votes that find all answers of a comparison bad, ranked by others or not
+_WITH_ALL_BAD = (
+    _EVERY_VOTE
+    + """
+, bad AS (
     SELECT comparison_id, count(*)::INTEGER AS votes FROM current_vote
     WHERE verdict = 'all_bad' AND purpose IN ('train', 'random', 'repeat') AND (? = 'all' OR annotator_kind = ?)
     GROUP BY comparison_id
-), texts AS (
-    SELECT c.id, list(m.text ORDER BY u.place) AS completions,
-           list(m.finish_reason ORDER BY u.place) AS finish_reasons
-    FROM comparison c, unnest(list_transform(c.completion_ids, lambda x, i: {'place': i, 'id': x})) AS v(u)
-    JOIN completion m ON m.id = u.id
-    WHERE c.id IN (SELECT comparison_id FROM bad)
-    GROUP BY c.id
 )
-SELECT c.id AS comparison_id, c.prompt_id, coalesce(q.meta ->> '$.group', q.id) AS "group", q.split, q.messages,
-       c.completion_ids, t.completions, t.finish_reasons, b.votes AS all_bad
-FROM bad b JOIN comparison c ON c.id = b.comparison_id JOIN texts t ON t.id = c.id
-JOIN prompt q ON q.id = c.prompt_id
-WHERE (? IS NULL OR q.source = ?)
-ORDER BY c.id
 """
+    + _ROWS.replace(
+        ", texts AS (",
+        """, every AS (
+    SELECT coalesce(d.comparison_id, b.comparison_id) AS comparison_id, coalesce(d.pairs, []) AS pairs,
+           coalesce(b.votes, 0) AS all_bad
+    FROM pairs d FULL JOIN bad b ON b.comparison_id = d.comparison_id
+), texts AS (""",
+    )
+    .replace("SELECT comparison_id FROM pairs", "SELECT comparison_id FROM every")
+    .replace("t.finish_reasons, p.pairs\nFROM pairs p", "t.finish_reasons, p.pairs, p.all_bad\nFROM every p")
+    .replace("ORDER BY c.id", "ORDER BY len(p.pairs) = 0, c.id")
+)
+_ALL_BAD = pa.field("all_bad", pa.int32())
 
 _ORIGINS = """
 SELECT DISTINCT run_id FROM vote WHERE id IN (SELECT unnest(?)) AND run_id IS NOT NULL
@@ -130,40 +132,26 @@ def rankings(
     source: str | None = None,
     split_by: str | None = None,
     view: View | None = None,
+    all_bad: bool = False,
 ) -> pa.Table:
     """Rows of `SCHEMA`, ordered by comparison: every vote's own pairs, or those that a view makes of the votes.
+
+    `all_bad` adds a column of that name: how many standing votes find all answers of the comparison bad. Comparisons of
+    which nobody says more are rows without pairs, after the others. A view says itself what counts, and adds none.
 
     `split_by` is a regular expression searched in the last user turn: prompts that agree in its first group
     (or in the whole match) form one group, and the train/test split is drawn again by group.
     """
-    if view is None:
+    if view is None and all_bad:
+        asked = [annotators, annotators, annotators, annotators, source, source]
+        rows = store.table(_WITH_ALL_BAD, asked).cast(SCHEMA.append(_ALL_BAD))
+    elif view is None:
         rows = store.table(_QUERY, [annotators, annotators, source, source]).cast(SCHEMA)
     else:
         sql, params = chosen(view.narrowed(annotators, source))
         rows = store.table(sql + _ROWS, [*params, None, None]).cast(SCHEMA)
     _check_shown(rows)
     return _grouped(rows, split_by)
-
-
-def with_all_bad(
-    store: AnyStore,
-    rows: pa.Table,
-    annotators: Annotators = "all",
-    source: str | None = None,
-    split_by: str | None = None,
-) -> pa.Table:
-    """`rankings` with a column `all_bad`: how many standing votes find all answers of the comparison bad. Comparisons of
-    which nobody says more are rows without pairs, after the others."""
-    found = store.table(_ALL_BAD, [annotators, annotators, source, source])
-    counts = dict(zip(found["comparison_id"].to_pylist(), found["all_bad"].to_pylist(), strict=True))
-    names = rows["comparison_id"].to_pylist()
-    known = rows.append_column("all_bad", pa.array([counts.get(name, 0) for name in names], pa.int32()))
-    ranked = set(names)
-    more = found.filter(pa.array([name not in ranked for name in counts], pa.bool_()))
-    if not more.num_rows:
-        return known
-    more = more.append_column("pairs", pa.array([[]] * more.num_rows, pa.list_(PAIR)))
-    return pa.concat_tables([known, _grouped(more.select(known.column_names).cast(known.schema), split_by)])
 
 
 def _check_shown(rows: pa.Table) -> None:

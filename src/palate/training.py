@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from peft.helpers import disable_input_dtype_casting
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from palate.checkpoints import Best, Checkpoints, State
 from palate.config import DpoConfig, RewardConfig, UserError, as_dict, from_mapping
 from palate.data import training_views
-from palate.data.preferences import Annotators, origins, rankings, with_all_bad
+from palate.data.preferences import Annotators, origins, rankings
 from palate.data.training_views import View
 from palate.doctor import check_finite, cut_message
 from palate.hardware import Hardware
@@ -178,12 +179,10 @@ def read_rankings(
     bad (not to a view, which says itself what counts)."""
     with project.store() as store:
         taken = None if view is None else training_views.view(store, view)
-        table = rankings(store, annotators, source, split_by, taken).slice(0, limit)
-        if all_bad and taken is None and table.num_rows:
-            table = with_all_bad(store, table, annotators, source, split_by).slice(0, limit)
+        table = rankings(store, annotators, source, split_by, taken, all_bad).slice(0, limit)
         known = [row["source"] for row in store.rows("SELECT DISTINCT source FROM prompt ORDER BY source")]
         brought_by = origins(store, table)
-    if not table.num_rows:
+    if not any(pc.list_value_length(table["pairs"]).to_pylist()):
         whose = "" if annotators == "all" else f" by {annotators} annotators"
         where = "" if source is None else f" on prompts from '{source}' (sources here: {', '.join(known)})"
         if view is not None:

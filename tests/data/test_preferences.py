@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from palate.config import UserError
-from palate.data.preferences import SCHEMA, rankings, with_all_bad
+from palate.data.preferences import SCHEMA, rankings
 from palate.data.records import (
     Annotator,
     AnnotatorKind,
@@ -183,12 +183,12 @@ def test_all_bad_is_a_count_beside_the_rankings(desk: Desk) -> None:
     desk.vote(bad, [], "cy", verdict="skip")
     desk.vote(ranked, [[0], [1]], "ann")
     plain = rankings(desk.store)
-    table = with_all_bad(desk.store, plain)
+    table = rankings(desk.store, all_bad=True)
     assert table.drop_columns("all_bad").slice(0, 2).equals(plain)
     found = {row["comparison_id"]: (row["all_bad"], len(row["pairs"])) for row in table.to_pylist()}
     assert found == {both.id: (1, 1), bad.id: (2, 0), ranked.id: (0, 1)}
     assert table.to_pylist()[2]["completions"] == [f"bad / answer {i}" for i in range(3)]
     desk.vote(bad, [[0], [1], [2]], "ann", supersedes=first)
-    again = with_all_bad(desk.store, rankings(desk.store)).to_pylist()
+    again = rankings(desk.store, all_bad=True).to_pylist()
     assert {row["comparison_id"]: row["all_bad"] for row in again} == {both.id: 1, bad.id: 1, ranked.id: 0}
-    assert with_all_bad(desk.store, plain, "rule").to_pylist()[0]["all_bad"] == 0
+    assert rankings(desk.store, "rule", all_bad=True).num_rows == 0
