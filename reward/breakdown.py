@@ -37,7 +37,7 @@ class Outsider:
     """How often a linear head foretells some annotators' votes, 0..1; both heads have seen equally many votes."""
 
     name: str
-    votes: int
+    votes: int  # judged
     without: float  # learned from everybody else
     among: float  # learned from everybody
 
@@ -121,16 +121,20 @@ def leave_out(rows: Sequence[Row], features: Mapping[str, NDArray[np.floating]])
         mine = np.array([one == name for one in who])
         if mine.sum() < FEWEST or mine.all() or (~mine).sum() < FEWEST:
             continue
-        right = [np.zeros(2)]
+        right, judged = np.zeros(2), 0
         for part in range(FOLDS):
             test, others, everybody = mine & (fold == part), ~mine & (fold != part), fold != part
             if test.any() and others.any():
-                right.append(np.array([
-                    _right(z, weight, others, test), _right(z, weight, _as_many(everybody, int(others.sum())), test)
-                ]))  # fmt: skip
-        without, among = np.sum(right, axis=0) / mine.sum()
+                right += (
+                    _right(z, weight, others, test),
+                    _right(z, weight, _as_many(everybody, int(others.sum())), test),
+                )
+                judged += int(test.sum())
+        if judged < FEWEST:  # their prompts are nearly all in one fold: no other votes to learn from
+            continue
+        without, among = right / judged
         shown = "the others" if name == _OTHERS else name
-        found.append(Outsider(shown, int(mine.sum()), float(without), float(among)))
+        found.append(Outsider(shown, judged, float(without), float(among)))
     return tuple(sorted(found, key=lambda one: one.without - one.among))
 
 

@@ -66,7 +66,8 @@ class Calibration:
 def calibrate(
     rows: Sequence[Row], scores: Sequence[Sequence[float]], scale: float = 1.0
 ) -> Calibration | None:
-    """From rewards per row and votes on them; `scale`: log-odds per unit of reward. None below FEWEST pairs.
+    """From rewards per row and votes on them; `scale`: log-odds per unit of reward. None below FEWEST pairs, or where all
+    are of one comparison.
 
     A tie is right by half. Intervals resample groups, or comparisons where groups are few.
     """
@@ -79,15 +80,16 @@ def calibrate(
     if len(found) < FEWEST:
         return None
     names, clusters = np.unique([name for name, _, _ in found], return_inverse=True)
+    if len(names) < 2:  # nothing to judge by what was not fitted
+        return None
     margins = np.array([margin for _, margin, _ in found])
     won = np.array([share for _, _, share in found])
-    halves = np.array([hashlib.sha256(f"half:{name}".encode()).digest()[0] % 2 for name in names])[clusters]
+    order = np.argsort([hashlib.sha256(f"half:{name}".encode()).hexdigest() for name in names])
+    halves = (np.argsort(order) % 2)[clusters]  # by turns, so that neither is empty
     judged = np.empty(len(margins))
     for half in (0, 1):
         inside, outside = halves == half, halves != half
-        judged[inside] = margins[inside] / (
-            temperature(margins[outside], won[outside]) if outside.any() else 1.0
-        )
+        judged[inside] = margins[inside] / temperature(margins[outside], won[outside])
     after, bins = error(judged, won, clusters)
     return Calibration(temperature(margins, won), error(margins, won, clusters)[0], after, len(margins), bins)
 

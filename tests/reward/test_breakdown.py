@@ -65,3 +65,10 @@ def test_an_outsider_is_not_foretold_by_the_others() -> None:
     assert found["odd"].among > found["odd"].without + 0.05
     only = [one for one in rows if one["pairs"][0]["annotator_id"] == "anna"]
     assert leave_out(only, features) == () and leave_out([], features) == ()
+
+
+def test_nobody_is_judged_where_all_prompts_are_in_one_group() -> None:
+    rng = np.random.default_rng(0)
+    features = {f"{i}{side}": rng.normal(size=4) for i in range(60) for side in "ab"}
+    rows = [{**row(i, by=("anna", "ben")[i % 2]), "group": "one"} for i in range(60)]
+    assert leave_out(rows, features) == ()

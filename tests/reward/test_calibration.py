@@ -65,6 +65,16 @@ def test_ties_cool_it_down() -> None:
 def test_too_few_say_nothing() -> None:
     assert calibrate(*rows(29, 1.0)) is None
     assert calibrate(*rows(40, 1.0, per_group=20)) is not None  # two groups: comparisons are the clusters
+    one, scores = rows(40, 1.0)
+    assert calibrate([{**row, "group": "g", "comparison_id": "c"} for row in one], scores) is None
+
+
+def test_each_half_is_judged_by_the_other_however_few_there_are() -> None:
+    made, scores = rows(40, 8.0)
+    for name in "abcdefgh":  # whatever the hashes of two comparisons are
+        two = [{**row, "group": "g", "comparison_id": f"{name}{i % 2}"} for i, row in enumerate(made)]
+        found = calibrate(two, scores)
+        assert found is not None and found.after.value != found.before.value
 
 
 def test_intervals_of_the_error_cover_its_value() -> None:
