@@ -83,12 +83,15 @@ def breakdown(
     scores: Sequence[Sequence[float]],
     sources: Mapping[str, str],
     outsiders: Sequence[Outsider] = (),
+    sorts: Mapping[str, str] | None = None,
 ) -> Breakdown | None:
-    """None without a decided pair. `sources` by prompt id, a missing one is "unknown"; annotators go by their ids, since
-    the run's files name nobody."""
+    """None where nothing divides the decided pairs. `sources` by prompt id, a missing one is "unknown"; `sorts` (human,
+    rule, model) by annotator id, a missing one is "several" (a view's majority); annotators go by their ids, since the
+    run's files name nobody."""
     kinds: dict[str, Callable[[Row, Pair], str]] = {
         "source": lambda row, _: sources.get(row["prompt_id"], "") or "unknown",
         "length of the preferred answer": _length_bucket,
+        "kind of annotator": lambda _, pair: (sorts or {}).get(str(pair["annotator_id"]), "several"),
         "annotator": lambda _, pair: str(pair["annotator_id"]),
         "strength": lambda _, pair: (
             "not said" if pair["strength"] is None else _STRENGTHS[min(pair["strength"], 3)]

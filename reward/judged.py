@@ -48,7 +48,7 @@ def judged(
         "mistakes": mistakes(held, scores),
         "calibration": calibration,
         "reliability": calibration.bins if calibration else (),
-        "breakdown": breakdown(held, scores, _sources(store, held), outsiders),
+        "breakdown": breakdown(held, scores, _sources(store, held), outsiders, _sorts(store)),
         "learning_curve": None if features is None else learning_curve(train, held, features),
     }
 
@@ -57,7 +57,10 @@ def with_and_without(
     plain: Sequence[Row], believed: Sequence[Row], held: Sequence[Row], features: Features
 ) -> tuple[Accuracy, Accuracy] | None:
     """Accuracy on held-out votes of a linear head on frozen features that learned from all votes alike, and of one that
-    learned from votes as they are believed (annotators.applied); None where no held-out vote decides."""
+    learned from votes as they are believed (annotators.applied); None where no held-out vote decides, or no vote is
+    believed."""
+    if not any(pair["weight"] > 0 for row in believed for pair in row["pairs"]):
+        return None  # nobody is believed
     found = [accuracy(held, _head_scores(rows, held, features)) for rows in (plain, believed)]
     return None if found[0] is None or found[1] is None else (found[0], found[1])
 
@@ -78,3 +81,8 @@ def _sources(store: AnyStore, rows: Sequence[Row]) -> dict[str, str]:
     ids = sorted({row["prompt_id"] for row in rows})
     found = store.rows("SELECT id, source FROM prompt WHERE id IN (SELECT unnest(?::VARCHAR[]))", [ids])
     return {str(row["id"]): str(row["source"]) for row in found}
+
+
+def _sorts(store: AnyStore) -> dict[str, str]:
+    """human, rule or model, by annotator id."""
+    return {str(row["id"]): str(row["kind"]) for row in store.rows("SELECT id, kind FROM annotator")}

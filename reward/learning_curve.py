@@ -36,6 +36,12 @@ class LearningCurve:
     low: float
     high: float
     doubled: float  # points by as many votes again
+    total: int  # votes there are
+
+    def ahead(self, votes: Sequence[float]) -> list[float]:
+        """Accuracies 0..1 that the curve says at numbers of votes."""
+        a, b, c = curve(np.array(self.votes, np.float64), np.array(self.accuracy))
+        return [float(a - b * n**-c) for n in votes]
 
     def record(self) -> dict[str, Any]:
         """Plain values for a run's record."""
@@ -88,7 +94,7 @@ def learning_curve(
     spread = 1.96 * float(np.std([_gain(sizes, one, total, total + MORE) for one in resampled], ddof=1))
     return LearningCurve(
         tuple(round(n) for n in sizes), tuple(float(a) for a in mean),
-        gain, gain - spread, gain + spread, _gain(sizes, mean, total, 2 * total),
+        gain, gain - spread, gain + spread, _gain(sizes, mean, total, 2 * total), total,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from palate.plots import MUTED, RULE, SERIES, WIDTH, as_svg, style
 from palate.reward.accuracy import Accuracy, Estimate
 from palate.reward.calibration import Bin
+from palate.reward.learning_curve import MORE, LearningCurve
 from palate.reward.mistakes import Leans, Mistake
 
 
@@ -190,6 +191,9 @@ def page(about: About, found: Findings) -> str:
         accuracies=found._accuracies(),
         bars=Markup(_accuracy_plot(bars)) if bars else "",
         diagram=Markup(_reliability_plot(found.reliability)) if found.reliability else "",
+        curve=Markup(_curve_plot(found.learning_curve))
+        if isinstance(found.learning_curve, LearningCurve)
+        else "",
     )
 
 
@@ -256,3 +260,28 @@ def _reliability_plot(bins: Sequence[Bin]) -> str:
         axes.set_xlabel("how sure the reward is, %")
         axes.set_ylabel("how often it is right, %")
         return as_svg(figure, "reliability")
+
+
+def _curve_plot(found: LearningCurve) -> str:
+    """What was measured, the curve through it, and where it leads; what is beyond the votes there are is dashed."""
+    from matplotlib.figure import Figure
+
+    end = found.total + MORE
+    seen, beyond = (
+        [first + (last - first) * i / 40 for i in range(41)]
+        for first, last in ((found.votes[0], found.total), (found.total, end))
+    )
+    with style():
+        figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for votes, line in ((seen, "-"), (beyond, "--")):
+            axes.plot(votes, [100 * one for one in found.ahead(votes)], line, color=SERIES[1], linewidth=1.5)
+        axes.plot(found.votes, [100 * one for one in found.accuracy], "o", color=SERIES[1], markersize=7)
+        here, there = (100 * one for one in found.ahead([found.total, end]))
+        low, high = (min(max(here + one, 0.0), 100.0) for one in (found.low, found.high))
+        axes.plot([end, end], [low, high], color=SERIES[0], linewidth=4)
+        axes.plot(end, there, "o", color=SERIES[0], markersize=8)
+        axes.axvline(found.total, color=RULE, linewidth=1)
+        axes.set_xlabel("votes to learn from (the line: as many as there are)")
+        axes.set_ylabel("held-out votes foretold, %")
+        return as_svg(figure, "curve")

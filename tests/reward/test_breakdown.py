@@ -23,7 +23,8 @@ def test_cells() -> None:
         row(i, by="anna" if i % 2 else "ben", lengths=(30, 10) if i < 20 else (10, 30)) for i in range(40)
     ]
     scores = [[1.0, 0.0] if i < 30 else [0.0, 1.0] for i in range(40)]
-    found = breakdown(rows, scores, {f"p{i}": "a.jsonl" if i < 36 else "b.jsonl" for i in range(40)})
+    sources = {f"p{i}": "a.jsonl" if i < 36 else "b.jsonl" for i in range(40)}
+    found = breakdown(rows, scores, sources, sorts={"anna": "human", "ben": "model"})
     assert found is not None
     said = {
         (cell.by, cell.name): (cell.pairs, cell.found and cell.found.scores.value) for cell in found.cells
@@ -32,10 +33,10 @@ def test_cells() -> None:
     assert said["source", "b.jsonl"] == (4, None)
     assert said["length of the preferred answer", "much longer (over 1.5 times)"] == (20, 1.0)
     assert said["length of the preferred answer", "much shorter"] == (20, 0.5)
-    assert said["annotator", "anna"] == (20, 0.75)
+    assert said["annotator", "anna"] == said["kind of annotator", "human"] == (20, 0.75)
     lines = found.lines()
     assert lines[0] == "by source" and any("too few pairs (4)" in line for line in lines)
-    assert len(found.record()["cells"]) == len(found.cells) == 6
+    assert len(found.record()["cells"]) == len(found.cells) == 8
 
 
 def test_one_source_is_no_breakdown_and_many_are_merged() -> None:

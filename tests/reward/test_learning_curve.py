@@ -44,7 +44,11 @@ def test_gains_where_there_are_some() -> None:
     assert found.lines()[0].startswith(
         "500 more votes would buy about " if found.low > 0 else "no gain by 500"
     )
-    assert set(found.record()) == {"votes", "accuracy", "gain", "low", "high", "doubled"}
+    assert set(found.record()) == {"votes", "accuracy", "gain", "low", "high", "doubled", "total"}
+    here, there, twice = found.ahead([200, 700, 400])
+    assert found.total == 200
+    assert 100 * (there - here) == pytest.approx(found.gain)
+    assert 100 * (twice - here) == pytest.approx(found.doubled)
 
 
 def test_noise_gains_nothing() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from palate.reward.accuracy import Accuracy, Estimate
 from palate.reward.calibration import Bin
+from palate.reward.learning_curve import LearningCurve
 from palate.reward.mistakes import Leans, Mistake
 from palate.reward.report import About, Findings, page, report
 
@@ -72,6 +73,15 @@ def test_a_full_run_shows_every_part_and_escapes_texts() -> None:
     assert "<script" not in made and "&lt;script&gt;alert(1)&lt;/script&gt;" in made
     assert "&lt;b&gt;demo&lt;/b&gt;" in made
     assert "the whole text, 5000 characters" in made and "(nothing)" in made
+
+
+def test_the_curve_is_drawn_where_there_is_one() -> None:
+    for low in (0.3, -5.0):
+        found = LearningCurve((20, 40, 80, 160), (0.6, 0.65, 0.69, 0.72), 3.0, low, 5.7, 1.2, 200)
+        made = page(ABOUT, replace(FULL, learning_curve=found))
+        assert (
+            made.count("<svg") == 3 and "as many as there are" in made and made.count("Dashed: a guess") == 1
+        )
 
 
 def test_the_same_findings_give_the_same_bytes() -> None:
