@@ -65,6 +65,7 @@ class Findings:
     mistakes: Sequence[Mistake] = ()
     reliability: Sequence[Bin] = ()
     calibration: Part | None = None
+    uncertainty: Part | None = None
     breakdown: Part | None = None
     annotators: Part | None = None
     # a linear head that learned from all votes alike, and from votes as annotators are believed, on held-out votes
@@ -126,6 +127,7 @@ class Findings:
     def _parts(self) -> dict[str, Part | None]:
         return {
             "calibration": self.calibration,
+            "uncertainty": self.uncertainty,
             "breakdown": self.breakdown,
             "annotators": self.annotators,
             "learning_curve": self.learning_curve,
@@ -166,7 +168,12 @@ def report(run_id: str, found: Findings) -> str:
         f"- Correlation of reward and length (characters): {correlation}",
         f"- Largest change of a reward by saving and loading: {found.reload_error:.1e}",
         f"- Training loss, first and last step: {found.loss[0]:.3f}, {found.loss[1]:.3f}",
-        *(f"- {line}" for part in (found.calibration, found.learning_curve) if part for line in part.lines()),
+        *(
+            f"- {line}"
+            for part in (found.calibration, found.uncertainty, found.learning_curve)
+            if part
+            for line in part.lines()
+        ),
         *([f"- {found.told_apart_line()}"] if found.told_apart else []),
         "- Rewards are scaled to mean 0 and standard deviation 1 over the training completions.",
         "",

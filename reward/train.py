@@ -40,6 +40,8 @@ from palate.reward.fitting import pick, train_on
 from palate.reward.judged import judged, with_and_without
 from palate.reward.model import RewardModel, read
 from palate.reward.report import About, Findings, page, report
+from palate.reward.uncertainty import Check
+from palate.reward.uncertainty import check as check_uncertainty
 from palate.reward.uncertainty import fit as fit_uncertainty
 from palate.runs import ActiveRun
 from palate.sequences import EncodedTree
@@ -82,7 +84,8 @@ def run(project: Project, asked: RewardConfig) -> Run:
         check_moved(before, fingerprint(model.modules))
         team().tell(None)
         _set_scale(model, pick(trees, train))
-        _set_uncertainty(model, learned, pick(trees, train), config)
+        held = pick(rows, test), pick(trees, test)
+        checked = _set_uncertainty(model, learned, pick(trees, train), held, config)
         scores = model.score_trees(trees)
         few = trees[:CHECKED]
         check_padding(_flat([model.score_trees([tree])[0] for tree in few]), _flat(scores[:CHECKED]))
@@ -104,6 +107,7 @@ def run(project: Project, asked: RewardConfig) -> Run:
             folds=folds,
             length_correlation=length_correlation(held_rows or rows, held_scores or scores),
             reload_error=reload_error,
+            uncertainty=checked,
             annotators=annotators,
             told_apart=with_and_without(pick(rows, train), learned, held_rows, known)
             if annotators and known
@@ -172,14 +176,31 @@ def _for_annotators(
 
 
 def _set_uncertainty(
-    model: RewardModel, rows: Sequence[Row], trees: Sequence[EncodedTree], config: RewardConfig
-) -> None:
-    """How sure the last layer is, from at most RANKINGS rankings by their order, which is by hash."""
+    model: RewardModel,
+    rows: Sequence[Row],
+    trees: Sequence[EncodedTree],
+    held: tuple[Sequence[Row], Sequence[EncodedTree]],
+    config: RewardConfig,
+) -> Check | None:
+    """How sure the last layer is, from at most RANKINGS rankings by their order, which is by hash; and, on as many held-out
+    ones, how that compares with the other way."""
     if config.uncertainty == "off":
-        return
+        return None
     weight = model.head.weight.detach().cpu().numpy()[0]
     states = model.states(trees[:RANKINGS])
-    model.uncertainty = fit_uncertainty(states, rows[:RANKINGS], weight, config.uncertainty, config.seed)
+    found = fit_uncertainty(states, rows[:RANKINGS], weight, config.uncertainty, config.seed)
+    model.uncertainty = found
+    other = fit_uncertainty(
+        states,
+        rows[:RANKINGS],
+        weight,
+        "ensemble" if config.uncertainty == "laplace" else "laplace",
+        config.seed,
+    )
+    if found is None or other is None or not held[0]:
+        return None
+    outside = model.states(held[1][:RANKINGS])
+    return check_uncertainty(found, other, config.uncertainty, outside, held[0][:RANKINGS], weight)
 
 
 def _parts(

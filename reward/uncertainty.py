@@ -11,22 +11,25 @@ refits the linear head on groups of prompts drawn with replacement; the spread o
 Both work on the first principal components of the states, so they take seconds whatever the width of the model.
 
     found = fit(states, rows, trained, "laplace"); found.sd(states); found.save(folder); load(folder)
+    check(found, fit(states, rows, trained, "ensemble"), ...)         # how far the two agree, and whether sd foretells errors
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from scipy.stats import spearmanr
 
 from palate.linear_head import LinearHead, sigmoid
 
 FILE = "uncertainty.safetensors"
 COMPONENTS = 256  # of the states, at most
 MEMBERS = 16
+FEWEST = 30  # pairs, below which the check says nothing
 Row = dict[str, Any]
 Matrix = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -54,6 +57,66 @@ class Uncertainty:
         save_file(
             {name: np.ascontiguousarray(one, np.float32) for name, one in tensors.items()}, folder / FILE
         )
+
+
+@dataclass(frozen=True)
+class Check:
+    """Standard deviations of held-out margins by both ways, in log-odds, and accuracies 0..1 on those pairs."""
+
+    how: str
+    pairs: int
+    mean_sd: float
+    other_mean_sd: float
+    rank_correlation: float | None  # Spearman's, of the two ways over pairs; None where one is constant
+    surer: float  # accuracy on the half of pairs with the larger |margin| / sd, ties by half
+    less_sure: float
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for a run's record."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For the page and the report."""
+        other = "ensemble" if self.how == "laplace" else "laplace"
+        alike = "" if self.rank_correlation is None else f"; rank correlation {self.rank_correlation:.2f}"
+        return [
+            (
+                f"on the half of {self.pairs} held-out pairs whose margin is the more standard deviations it is right in "
+                f"{100 * self.surer:.1f} %, on the other half in {100 * self.less_sure:.1f} %"
+            ),
+            (
+                f"a margin's standard deviation is {self.mean_sd:.2f} log-odds on average ({self.how}), "
+                f"{self.other_mean_sd:.2f} by the other way ({other}){alike}"
+            ),
+        ]
+
+
+def check(
+    found: Uncertainty,
+    other: Uncertainty,
+    how: str,
+    states: Sequence[Matrix],
+    rows: Sequence[Row],
+    trained: Matrix,
+) -> Check | None:
+    """From the states (K, H) of held-out rows, their votes, and the trained last layer (H,); `other` is the other way than
+    `how`. None below FEWEST decided pairs."""
+    pairs = [
+        (index, pair["winner"], pair["loser"])
+        for index, row in enumerate(rows) for pair in row["pairs"] if not pair["tie"]
+    ]  # fmt: skip
+    if len(pairs) < FEWEST:
+        return None
+    z = np.array([states[i][w] - states[i][l] for i, w, l in pairs], np.float64)
+    margin, sd, theirs = z @ trained, found.margin_sd(z), other.margin_sd(z)
+    right = 0.5 * (1 + np.sign(margin))
+    order = np.argsort(np.abs(margin) / np.maximum(sd, 1e-12), kind="stable")
+    half = len(order) // 2
+    alike = spearmanr(sd, theirs).statistic if sd.std() > 0 and theirs.std() > 0 else None
+    return Check(
+        how, len(pairs), float(sd.mean()), float(theirs.mean()), None if alike is None else float(alike),
+        float(right[order[half:]].mean()), float(right[order[:half]].mean()),
+    )  # fmt: skip
 
 
 def load(folder: Path) -> Uncertainty | None:

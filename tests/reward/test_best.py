@@ -42,6 +42,11 @@ def test_the_best_is_the_highest_of_n(
     said = capsys.readouterr()
     assert said.out == "" and "at most 0.64 nats" in said.err
 
+    careful, _ = open_scorer(project, None, hardware, pessimism=2.0)
+    unsure = best.of(loaded, careful, [QUESTION], n=6, max_new_tokens=8, seed=3)[0]
+    assert all(low < plain for low, plain in zip(unsure.rewards, found[0].rewards, strict=True))
+    assert unsure.reward == max(unsure.rewards)
+
     asked = tmp_path / "prompts.jsonl"
     asked.write_text('{"prompt": "where is 5?"}\n{"prompt": ""}\n')
     with pytest.raises(UserError, match="prompts.jsonl, row 2: the prompt is empty"):

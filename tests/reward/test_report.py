@@ -41,6 +41,7 @@ FULL = replace(
     mistakes=[Mistake("<script>alert(1)</script>", "x" * 5000, "", 1.5, 3, 1)],
     reliability=[Bin(0.6, 0.58, 40), Bin(0.9, 0.8, 60)],
     calibration=Lines("ECE 0.031"),
+    uncertainty=Lines("surer than that"),
     breakdown=Lines("by source"),
     annotators=Lines("anna 91 %"),
     learning_curve=Lines("500 more votes"),
@@ -53,7 +54,8 @@ def test_a_bare_run_explains_every_missing_part() -> None:
         "Not judged: no held-out vote prefers one answer to another",
         "no decided pair on held-out prompts",
         "No annotators’ ceiling",
-        "Not measured",
+        "Not measured: it takes 30 held-out pairs",
+        "Not measured: it takes 30 held-out decided pairs",
         "No breakdown",
         "Annotators are not told apart",
         "No learning curve",
@@ -66,7 +68,16 @@ def test_a_bare_run_explains_every_missing_part() -> None:
 
 def test_a_full_run_shows_every_part_and_escapes_texts() -> None:
     made = page(ABOUT, FULL)
-    for shown in ("ECE 0.031", "by source", "anna 91 %", "500 more votes", "85.0 %", "−0.25", "cut prompts"):
+    for shown in (
+        "ECE 0.031",
+        "surer than that",
+        "by source",
+        "anna 91 %",
+        "500 more votes",
+        "85.0 %",
+        "−0.25",
+        "cut prompts",
+    ):
         assert shown in made
     assert made.count("<svg") == 2
     assert made.count("How to read this.") == 2

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from palate.config import RewardConfig, RewardScoreConfig, UserError
 from palate.hardware import probe
@@ -171,6 +173,30 @@ def test_what_is_not_known_counts_as_worse(
     assert careful[1]["rewards_std"] == pytest.approx(plain[1]["rewards_std"])
     with pytest.raises(UserError, match="--pessimism takes 0 to 100 standard deviations, got -1"):
         scoring.run(project, config(project, file, pessimism=-1))
+
+
+def test_a_classifier_of_others_does_not_know(
+    project: Project, tmp_path: Path, tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "classifier"
+    torch.manual_seed(0)
+    small = LlamaConfig(vocab_size=420, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+                        num_attention_heads=4, num_labels=1)  # fmt: skip
+    LlamaForSequenceClassification(small).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_models["llama"]).save_pretrained(folder)
+    file = written(tmp_path / "rows.jsonl", ROWS[:2])
+    capsys.readouterr()
+    scoring.run(project, config(project, file, reward=str(folder)))
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [set(row) - set(ROWS[i]) for i, row in enumerate(rows)] == [{"reward"}, {"rewards"}]
+    with pytest.raises(
+        UserError, match="--pessimism needs a reward run of ours: .* does not say how sure it is"
+    ):
+        scoring.run(project, config(project, file, reward=str(folder), pessimism=1))
+    scorer, name = open_scorer(project, str(folder), probe("cpu", "float32"))
+    assert scoring.score_comparisons(project, scorer, name, 100) == 48
+    with project.store() as store:
+        assert store.value("SELECT count(*) FROM score WHERE std IS NULL") == 48
 
 
 def test_a_run_that_does_not_know_says_nothing_of_it(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from palate.linear_head import LinearHead
-from palate.reward.uncertainty import FILE, Uncertainty, fit, load
+from palate.reward.uncertainty import FILE, Uncertainty, check, fit, load
 
 Row = dict[str, Any]
 
@@ -102,3 +102,29 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.sd(np.eye(6)), found.sd(np.eye(6)))
     (tmp_path / FILE).unlink()
     assert load(tmp_path) is None
+
+
+@pytest.mark.parametrize("how", ["laplace", "ensemble"])
+def test_the_two_ways_check_each_other(how: Any) -> None:
+    states, rows, w = world(400)
+    ways = [fit(states, rows, w, one) for one in ("laplace", "ensemble")]
+    found, other = ways if how == "laplace" else ways[::-1]
+    assert found is not None and other is not None
+    outside = [x for x in np.random.default_rng(9).normal(size=(1000, 2, 6))]
+    rng, held = np.random.default_rng(10), []
+    for x in outside:
+        won = int(rng.random() > 1 / (1 + np.exp(-(x[0] - x[1]) @ w)))
+        held.append({"pairs": [{"winner": won, "loser": 1 - won, "tie": False}]})
+    made = check(found, other, how, outside, held, w)
+    assert made is not None and (made.how, made.pairs) == (how, 1000)
+    z = differences(outside, held)
+    assert made.mean_sd == pytest.approx(found.margin_sd(z).mean())
+    assert made.other_mean_sd == pytest.approx(other.margin_sd(z).mean())
+    assert made.rank_correlation is not None and made.rank_correlation > 0.5
+    assert 0.5 * (made.surer + made.less_sure) == pytest.approx((z @ w > 0).mean())
+    assert made.surer > made.less_sure + 0.1
+    assert made.lines()[0].startswith("on the half of 1000 held-out pairs")
+    assert set(made.record()) == {
+        "how", "pairs", "mean_sd", "other_mean_sd", "rank_correlation", "surer", "less_sure"
+    }  # fmt: skip
+    assert check(found, other, how, outside[:29], held[:29], w) is None
