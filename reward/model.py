@@ -126,6 +126,14 @@ class RewardModel:
         scores: list[float] = ((self.head(states).detach()[:, 0] - self.mean) / self.std).tolist()
         return scores
 
+    def of_states(self, states: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Normalised rewards (C,) of float32 states (C, D), and their standard deviations where they are known."""
+        rewards = (self.head(states).detach()[:, 0] - self.mean) / self.std
+        if self.uncertainty is None:
+            return rewards, None
+        sds = torch.from_numpy(self.uncertainty.sd(states.cpu().numpy()) / self.std)
+        return rewards, sds.to(rewards)
+
     def score(
         self,
         prompts: Sequence[Sequence[Message]],
@@ -204,15 +212,15 @@ def load_reward(project: Project, run_id: str, hardware: Hardware) -> RewardMode
     return read(loaded, Path(run.path) / str(run.artefact["path"]))
 
 
-def read(loaded: Loaded, folder: Path) -> RewardModel:
-    """What `RewardModel.save` wrote, on top of its base."""
+def read(loaded: Loaded, folder: Path, shared: TreeForward | None = None) -> RewardModel:
+    """What `RewardModel.save` wrote, on top of its base; `shared`: its adapter is in place already, on this one."""
     try:
         content: dict[str, Any] = json.loads((folder / "reward.json").read_text(encoding="utf-8"))
         weight = load_file(folder / "head.safetensors")["weight"]
     except OSError as error:
         raise UserError(f"{folder} holds no reward model: {error}") from error
-    forward = TreeForward.of(loaded.model, loaded.hardware)
-    if (folder / "adapter_config.json").exists():
+    forward = shared or TreeForward.of(loaded.model, loaded.hardware)
+    if shared is None and (folder / "adapter_config.json").exists():
         from peft import PeftModel
 
         with quiet_libraries():

@@ -42,6 +42,9 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
     best: Best | None = None
     ended: bool = False  # training is over, early or not
+    extra: dict[str, Any] = field(
+        default_factory=dict
+    )  # numbers, lists and tensors that a method needs besides
 
 
 class Checkpoints:

@@ -124,6 +124,20 @@ def _dpo(config: settings.DpoConfig) -> None:
     lineage.write_card(project, dpo.run(project, config))
 
 
+def _ppo(config: settings.PpoConfig) -> None:
+    from palate import lineage
+    from palate.parallel import team
+    from palate.project import Project
+    from palate.rl import ppo_train
+
+    project = Project.open(config.project)
+    if team().first:
+        lineage.write_card(project, ppo_train.run(project, config))
+    else:
+        with redirect_stdout(io.StringIO()):  # the first process speaks for all
+            ppo_train.follow(project)
+
+
 def _eval(config: settings.EvalConfig) -> None:
     from palate.evaluation import evaluate
     from palate.project import Project
@@ -201,6 +215,7 @@ COMMANDS: dict[str, tuple[type, Command]] = {
     "reward best": (settings.RewardBestConfig, _reward_best),
     "reward serve": (settings.RewardServeConfig, _reward_serve),
     "dpo": (settings.DpoConfig, _dpo),
+    "ppo": (settings.PpoConfig, _ppo),
     "eval": (settings.EvalConfig, _eval),
     "runs": (settings.RunsConfig, _runs),
     "export": (settings.ExportConfig, _export),
@@ -211,7 +226,7 @@ COMMANDS: dict[str, tuple[type, Command]] = {
 }
 
 
-TOGETHER = ("reward",)  # what several processes can do together
+TOGETHER = ("reward", "ppo")  # what several processes can do together
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -83,11 +83,17 @@ def cut_message(cut_prompts: int, cut_completions: int, rows: int, max_length: i
 
 def fingerprint(model: nn.Module, trainable: bool = True) -> str:
     """A hash of the weights that train (or of those that don't), to tell afterwards whether they moved."""
+    return weights_hash(
+        (name, one) for name, one in model.named_parameters() if one.requires_grad == trainable
+    )
+
+
+def weights_hash(named: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names and bytes of weights."""
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad == trainable:
-            digest.update(name.encode())
-            digest.update(parameter.detach().reshape(-1).cpu().view(torch.uint8).numpy().tobytes())
+    for name, parameter in named:
+        digest.update(name.encode())
+        digest.update(parameter.detach().reshape(-1).cpu().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

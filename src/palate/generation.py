@@ -10,7 +10,7 @@ gives the same completion whatever the batch size, the progress bar or other cal
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ class Sampled:
     text: str
     token_ids: list[int]  # with the stop token that ended it, if one did
     finish_reason: str  # "stop" or "length"
+    # of its tokens at the sampling temperature, before top_p; none at temperature 0; equal only up to rounding
+    logprobs: tuple[float, ...] = field(default=(), compare=False)
 
 
 def sample(
@@ -42,8 +44,9 @@ def sample(
     seed: int = 0,
     batch_size: int = 128,
     progress: Callable[[int], object] | None = None,
+    only: Sequence[int] | None = None,
 ) -> list[list[Sampled]]:
-    """k completions of each prompt, in the prompts' order.
+    """k completions of each prompt, in the prompts' order; `only`: of the prompts at these places, the same as all would be.
 
     `temperature` 0 takes the likeliest token; `top_p` in (0, 1]; `batch_size` counts completions generated at
     once; `progress` is told how many more are finished (a tqdm bar's `update`). A prompt that leaves too little
@@ -62,16 +65,17 @@ def sample(
     encoded = [loaded.encoder.prompt(p)[-room if room else None :] for p in prompts]
     uniforms = torch.rand(len(prompts), k, max_new_tokens, generator=torch.Generator().manual_seed(seed))
 
-    order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
+    wanted = range(len(prompts)) if only is None else only
+    order = sorted(wanted, key=lambda i: len(encoded[i]))
     width = max(1, batch_size // k)
     done: dict[int, list[Sampled]] = {}
     for start in range(0, len(order), width):
         batch = order[start : start + width]
         numbers = uniforms[batch].flatten(0, 1).to(loaded.hardware.device)
-        ids = _generate(loaded, [encoded[i] for i in batch], k, temperature, top_p, numbers, progress)
+        rows = _generate(loaded, [encoded[i] for i in batch], k, temperature, top_p, numbers, progress)
         for place, i in enumerate(batch):
-            done[i] = [_sampled(loaded, row) for row in ids[place * k : (place + 1) * k]]
-    return [done[i] for i in range(len(prompts))]
+            done[i] = [_sampled(loaded, *row) for row in rows[place * k : (place + 1) * k]]
+    return [done[i] for i in wanted]
 
 
 def next_tokens(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -107,8 +111,8 @@ def _generate(
     top_p: float,
     uniforms: Tensor,
     progress: Callable[[int], object] | None,
-) -> list[list[int]]:
-    """Token ids of k completions for each prompt; `uniforms` (prompts * k, max_new_tokens)."""
+) -> list[tuple[list[int], list[float]]]:
+    """(token ids, their log-probabilities) of k completions for each prompt; `uniforms` (prompts * k, max_new_tokens)."""
     device, model = loaded.hardware.device, loaded.model
     longest, steps = max(map(len, prompts)), uniforms.shape[1]
     ids = torch.full((len(prompts), longest), loaded.encoder.pad_id)
@@ -129,12 +133,17 @@ def _generate(
         mask, position = mask.repeat_interleave(k, 0), positions[:, -1:].repeat_interleave(k, 0)
         logits = out.logits[:, -1].repeat_interleave(k, 0)
         written = torch.full((len(mask), steps), loaded.encoder.pad_id, device=device)
+        logprobs = torch.zeros(len(mask), steps, device=device)
         lengths = torch.full((len(mask),), steps, device=device)
         rows = torch.arange(len(mask), device=device)  # which completion each row of the batch writes
         alive = torch.ones(len(mask), dtype=torch.bool, device=device)
         for step in range(steps):
             token = next_tokens(logits, uniforms[rows, step], temperature, top_p)
             written[rows[alive], step] = token[alive]
+            if temperature > 0:
+                scaled = logits.float() / temperature
+                chosen = scaled.gather(-1, token[:, None])[:, 0] - scaled.logsumexp(-1)
+                logprobs[rows[alive], step] = chosen[alive]
             ended = alive & torch.isin(token, stops)
             lengths[rows[ended]] = step + 1
             alive = alive & ~ended
@@ -155,12 +164,17 @@ def _generate(
                 past_key_values=cache, use_cache=True,
             )  # fmt: skip
             logits = out.logits[:, -1]
-    return [row[:length] for row, length in zip(written.tolist(), lengths.tolist(), strict=True)]
+    known = logprobs.tolist() if temperature > 0 else [[]] * len(written)
+    return [
+        (row[:length], logprob[:length])
+        for row, logprob, length in zip(written.tolist(), known, lengths.tolist(), strict=True)
+    ]
 
 
-def _sampled(loaded: Loaded, ids: list[int]) -> Sampled:
+def _sampled(loaded: Loaded, ids: list[int], logprobs: Sequence[float]) -> Sampled:
     stopped = bool(ids) and ids[-1] in loaded.encoder.stop_ids
-    return Sampled(loaded.encoder.decode(ids[:-1] if stopped else ids), ids, "stop" if stopped else "length")
+    text = loaded.encoder.decode(ids[:-1] if stopped else ids)
+    return Sampled(text, ids, "stop" if stopped else "length", tuple(logprobs))
 
 
 def _new_cache(model: Any, capacity: int) -> Any:

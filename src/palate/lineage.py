@@ -33,6 +33,7 @@ CONFIGS: dict[str, type] = {
     "simulate": config.SimulateConfig,
     "reward": config.RewardConfig,
     "dpo": config.DpoConfig,
+    "ppo": config.PpoConfig,
     "eval": config.EvalConfig,
 }
 NOT_SETTINGS = {"project", "recipe", "files"}  # where things lie, not what was done

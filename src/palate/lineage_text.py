@@ -37,6 +37,11 @@ def figure(run: Run) -> str:
     if "headline" in metrics:
         return str(metrics["headline"])
     agreement = metrics.get("votes") if run.stage == "reward" else metrics.get("held_out")
+    if run.stage == "ppo" and "reward" in metrics:
+        return (
+            f"reward {metrics['reward_before']:+.2f} -> {metrics['reward']:+.2f} on held-out prompts, "
+            f"{metrics['kl']:.1f} nats from its start"
+        )
     if run.stage in ("reward", "dpo") and agreement:
         return (
             f"orders {_share(agreement['scores']['value'])} of {agreement['pairs']:,} held-out pairs as voted "

@@ -128,9 +128,9 @@ def lora(model: Any, rank: int, alpha: int, seed: int) -> Any:
 
 
 def save_adapter(peft_model: Any, path: Path) -> None:
-    """The adapter alone, a few MB, in peft's format; complete or not there at all."""
+    """The adapter `default` alone, a few MB, in peft's format; complete or not there at all."""
     with _whole_folder(path) as folder, quiet_libraries():
-        peft_model.save_pretrained(str(folder), save_embedding_layers=False)
+        peft_model.save_pretrained(str(folder), save_embedding_layers=False, selected_adapters=["default"])
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty form; lineage writes a real card
 
 

@@ -59,6 +59,14 @@ class Team:
         """The rows of this process."""
         return rows[self.rank :: self.size] if self.size > 1 else rows
 
+    def gather(self, value: Item) -> list[Item]:
+        """Every process's value, in all of them, by rank."""
+        if self.size == 1:
+            return [value]
+        every: list[Any] = [None] * self.size
+        dist.all_gather_object(every, value)
+        return every
+
     def add_up(self, parameters: Iterable[nn.Parameter]) -> None:
         """Gradients summed over all processes, in place."""
         if self.size == 1:
@@ -72,8 +80,7 @@ class Team:
         """Figures summed over all processes, by name."""
         if self.size == 1:
             return figures
-        every: list[Any] = [None] * self.size
-        dist.all_gather_object(every, figures)
+        every = self.gather(figures)
         names = sorted({name for one in every for name in one})
         return {name: sum(one.get(name, 0.0) for one in every) for name in names}
 

@@ -25,7 +25,13 @@ from torch import Tensor
 
 from palate.hardware import Hardware
 from palate.sequences import EncodedTree
-from palate.tree_kernels import Branches, block_mask, target_logprobs, use_branches
+from palate.tree_kernels import (
+    Branches,
+    block_mask,
+    logprobs_and_entropy,
+    target_logprobs,
+    use_branches,
+)
 
 PAD = 0  # any id: nothing sees it
 # line: all trees in one row, attention branch by branch (CPU: no padding, nothing masked is computed);
@@ -169,6 +175,37 @@ class TreeForward:
         )
         return [[next(parts) for _ in tree.completions] for tree in trees]
 
+    def tokens(self, trees: Sequence[EncodedTree], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """((N,) log p of all completion tokens in order, (N,) entropies in nats without gradient), of softmax(logits / T)."""
+        packed = self._pack(trees)
+        return self.head_tokens(self._decode(packed), packed, temperature)
+
+    def head_tokens(self, hidden: Tensor, packed: Packed, temperature: float) -> tuple[Tensor, Tensor]:
+        """`tokens` from the decoder's output (R T, D)."""
+        head = self.base.get_output_embeddings()
+        bias = None if head.bias is None else head.bias / temperature
+        states = hidden[packed.predictors] / temperature
+        return logprobs_and_entropy(states, head.weight, bias, packed.targets, self.hardware.dtype)
+
+    def token_states(self, trees: Sequence[EncodedTree]) -> Tensor:
+        """(N, D): the decoder's output where each completion token is predicted from."""
+        packed = self._pack(trees)
+        return self._decode(packed)[packed.predictors]
+
+    def roles(
+        self, trees: Sequence[EncodedTree], adapters: Sequence[str]
+    ) -> tuple[Packed, dict[str, Tensor]]:
+        """The decoder's output (R T, D) under each of several adapters ("__base__": none) in one pass; no gradients.
+
+        `model` is peft's; its rows are repeated once per adapter, so what a row computes is what that adapter would.
+        """
+        packed = self._pack(trees)
+        rows = packed.input_ids.shape[0]
+        names = [name for name in adapters for _ in range(rows)]
+        with self.model.base_model._enable_peft_forward_hooks(adapter_names=names):
+            hidden = self._decode(packed, len(adapters))
+        return packed, dict(zip(adapters, hidden.chunk(len(adapters)), strict=True))
+
     def last_hidden(self, trees: Sequence[EncodedTree]) -> list[Tensor]:
         """Per tree (K, D): the decoder's output at the last token of each completion."""
         packed = self._pack(trees)
@@ -216,10 +253,15 @@ class TreeForward:
         chosen: Tensor = logits.flatten(0, 1)[packed.predictors].float()
         return chosen.log_softmax(-1).gather(-1, packed.targets[:, None])[:, 0]
 
-    def _decode(self, packed: Packed) -> Tensor:
-        """(R T, D): the decoder's output at every position."""
+    def _decode(self, packed: Packed, times: int = 1) -> Tensor:
+        """(times R T, D): the decoder's output at every position, all rows repeated `times`."""
+        inputs = _inputs(packed, self.hardware.dtype)
+        if times > 1:
+            for name in ("input_ids", "position_ids", "attention_mask"):
+                if name in inputs and inputs[name].shape[0] == packed.input_ids.shape[0]:
+                    inputs[name] = inputs[name].repeat(times, *[1] * (inputs[name].dim() - 1))
         with self.hardware.autocast():
-            output = self.base.get_decoder()(**_inputs(packed, self.hardware.dtype), use_cache=False)
+            output = self.base.get_decoder()(**inputs, use_cache=False)
         hidden: Tensor = output.last_hidden_state.flatten(0, 1)
         return hidden
 

@@ -123,15 +123,18 @@ def use_branches(model: Any) -> bool:
 
 
 class _TargetLogprobs(torch.autograd.Function):
-    """log softmax(h W^T + b)[target] without keeping the logits.
+    """log softmax(h W^T + b)[target] without keeping the logits, and the entropy of each softmax without gradient.
 
     With W frozen, d logprob / d h = W[target] - softmax(h W^T) W, which the forward pass can finish chunk by
     chunk: it stores (N, D) numbers instead of the (N, V) that autograd would keep.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, entropies: bool
+    ) -> tuple[Tensor, Tensor]:
         logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        entropy = torch.empty_like(logprobs) if entropies else logprobs.new_empty(0)
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         numbers = HEAD_NUMBERS if hidden.device.type == "cpu" else HEAD_NUMBERS_GPU
         chunk = max(64, numbers // weight.shape[0])
@@ -139,14 +142,20 @@ class _TargetLogprobs(torch.autograd.Function):
             part = slice(start, start + chunk)
             logits = F.linear(hidden[part], weight, bias).log_softmax(-1, dtype=torch.float32)
             logprobs[part] = logits.gather(-1, targets[part, None])[:, 0]
+            if entropies:
+                probabilities = logits.exp()
+                entropy[part] = -(probabilities * logits).sum(-1)
+            elif slope is not None:
+                probabilities = logits.exp_()
             if slope is not None:
-                slope[part] = weight[targets[part]] - logits.exp_().to(weight.dtype) @ weight
+                slope[part] = weight[targets[part]] - probabilities.to(weight.dtype) @ weight
         ctx.slope = slope
-        return logprobs
+        ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
-        return grads[0].to(ctx.slope.dtype)[:, None] * ctx.slope, None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        return grads[0].to(ctx.slope.dtype)[:, None] * ctx.slope, None, None, None, None
 
 
 def target_logprobs(
@@ -154,10 +163,28 @@ def target_logprobs(
 ) -> Tensor:
     """(N,) float32 log-probabilities of `targets` (N,) under the head `weight` (V, D), from `hidden` (N, D).
 
-    Matrix products run in `dtype`, the softmax in float32. The head gets no gradient: it must be frozen.
+    Matrix products run in `dtype`, the softmax in float32. A frozen head costs no memory for logits; one that trains
+    keeps them all.
     """
-    assert not (weight.requires_grad and torch.is_grad_enabled()), "target_logprobs needs a frozen head"
+    return _logprobs(hidden, weight, bias, targets, dtype, False)[0]
+
+
+def logprobs_and_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`target_logprobs`, and (N,) entropies in nats of the whole distribution, which carry no gradient."""
+    return _logprobs(hidden, weight, bias, targets, dtype, True)
+
+
+def _logprobs(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype, entropies: bool
+) -> tuple[Tensor, Tensor]:
     with torch.autocast(hidden.device.type, enabled=False):
         bias = None if bias is None else bias.to(dtype)
-        result = _TargetLogprobs.apply(hidden.to(dtype), weight.to(dtype), bias, targets)  # type: ignore[no-untyped-call]
-    return cast(Tensor, result)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        if weight.requires_grad and torch.is_grad_enabled():
+            logits = F.linear(hidden, weight, bias).log_softmax(-1, dtype=torch.float32)
+            entropy = -(logits.detach().exp() * logits.detach()).sum(-1) if entropies else logits.new_empty(0)
+            return logits.gather(-1, targets[:, None])[:, 0], entropy
+        result = _TargetLogprobs.apply(hidden, weight, bias, targets, entropies)  # type: ignore[no-untyped-call]
+    return cast(tuple[Tensor, Tensor], result)
