@@ -16,13 +16,16 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import sysconfig
+import venv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Figures = dict[str, float]
 
 ROOT = Path(__file__).parents[1]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "palate-benchmarks"
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -45,12 +48,15 @@ def tell(figures: dict[str, Any]) -> None:
     print(json.dumps({**figures, "peak_rss_mb": round(peak)}))
 
 
-def in_turn(script: str, sides: Sequence[str], repeats: int, *more: str) -> dict[str, list[Figures]]:
-    """The figures of every side, measured in alternation (ours, peer, ours, peer, ...)."""
+def in_turn(
+    script: str, sides: Sequence[str], repeats: int, *more: str, python: Mapping[str, Path] | None = None
+) -> dict[str, list[Figures]]:
+    """The figures of every side, measured in alternation (ours, peer, ours, peer, ...); `python`: interpreters of sides that
+    need an environment of their own."""
     found: dict[str, list[Figures]] = {side: [] for side in sides}
     for repeat in range(repeats):
         for side in sides if repeat % 2 == 0 else reversed(sides):  # neither side always runs first
-            found[side].append(_measure(script, side, more))
+            found[side].append(_measure(script, side, more, (python or {}).get(side)))
     return found
 
 
@@ -97,7 +103,22 @@ def finish(
     )
 
 
-def _measure(script: str, side: str, more: Sequence[str]) -> Figures:
+def own_environment(name: str, *packages: str) -> Path:
+    """The interpreter of an environment that has our packages, and these exact ones before them (pip's notation)."""
+    folder = CACHE / name
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if not (folder / "complete").exists():
+        print(f"  installing {' '.join(packages)} into {folder}", file=sys.stderr, flush=True)
+        venv.create(folder, with_pip=True, clear=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, *packages], check=True, stdout=sys.stderr)
+        own = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})["purelib"]
+        (Path(own) / "zz_ours.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+        (folder / "complete").touch()
+    return python
+
+
+def _measure(script: str, side: str, more: Sequence[str], python: Path | None = None) -> Figures:
     source = str(ROOT / "src")
     environment = {
         **os.environ,
@@ -107,7 +128,7 @@ def _measure(script: str, side: str, more: Sequence[str]) -> Figures:
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_WAIT_POLICY": "passive",  # as the palate command sets it; both sides, or a busy machine decides
     }
-    command = [sys.executable, script, "--side", side, *more]
+    command = [str(python or sys.executable), script, "--side", side, *more]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")

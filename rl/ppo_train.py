@@ -183,11 +183,15 @@ def _started(project: Project, asked: PpoConfig) -> Iterator[tuple[ActiveRun, Ta
         yield active, _task(active, from_mapping(PpoConfig, settings, active.id), table)
 
 
+def task_of(config: PpoConfig, ref: str, prompts: list[list[Message]], snapshots: Path) -> Task:
+    """What `config` asks for, of a model and prompts."""
+    return Task(config, ref, prompts, tuple(parse(name) for name in config.reward), snapshots)
+
+
 def _task(active: ActiveRun, config: PpoConfig, table: pa.Table) -> Task:
-    prompts = [json.loads(messages) for messages in table["messages"].to_pylist()]
     assert config.base is not None
-    parts = tuple(parse(name) for name in config.reward)
-    return Task(config, config.base, prompts, parts, active.path / SNAPSHOTS)
+    prompts = [json.loads(messages) for messages in table["messages"].to_pylist()]
+    return task_of(config, config.base, prompts, active.path / SNAPSHOTS)
 
 
 def _latest_reward(project: Project) -> tuple[str, ...]:
