@@ -15,7 +15,8 @@ from palate.models import load
 from palate.project import Project
 from palate.sft import train
 from palate.sft.dataset import Row
-from palate.sft.train import fit, packs, run, validation_loss
+from palate.sft.fitting import fit, packs, validation_loss
+from palate.sft.train import run
 
 CPU = probe("cpu", "float32")
 NAMES = ("gpt2", "qwen2", "llama")
