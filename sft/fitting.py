@@ -7,6 +7,8 @@ trains (methods.py), the run around it (train.py).
 import copy
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -16,12 +18,15 @@ from tqdm import tqdm
 from palate import doctor
 from palate.config import SftConfig
 from palate.models import Loaded, quiet_libraries
+from palate.parallel import team
+from palate.sft import checkpoints
 from palate.sft.dataset import Row, pack, plan
 from palate.sft.methods import default_learning_rate
 
 # Tokens of a packed micro-batch. Its attention costs the square; on 2 CPU cores 256 and 512 are equally fast, 1024
 # is a fifth slower, 2048 a third. A GPU wants larger products.
 PACKED_TOKENS = {"cpu": 512, "mps": 2048, "cuda": 8192}
+_UNTOLD = ("epoch", "num_tokens")  # the second begins at nought in a resumed run
 
 
 def fit(
@@ -30,10 +35,13 @@ def fit(
     rows: Sequence[Row],
     config: SftConfig,
     on_log: Callable[[int, dict[str, float]], None],
+    folder: Path | None = None,
+    checkpoint: Path | None = None,
 ) -> int:
     """Train `model` (the loaded one, or a PeftModel over it) on rows with TRL's SFTTrainer; returns the steps.
 
-    `on_log` gets the step and its figures (loss, grad_norm, learning_rate, entropy, mean_token_accuracy).
+    `on_log` gets the step and its figures (loss, grad_norm, learning_rate, entropy, mean_token_accuracy). `folder` is for
+    checkpoints, None for none; `checkpoint` is where to go on. Several processes (palate.parallel) share every step.
     """
     with quiet_libraries():
         from datasets import Dataset
@@ -43,23 +51,30 @@ def fit(
         lengths = [len(row.input_ids) for row in rows]
         # a model that can't keep packed rows apart gets one row at a time
         max_tokens = PACKED_TOKENS[loaded.hardware.device.type] if packs(loaded) else 1
-        steps = plan(lengths, config.batch_size, config.epochs, max_tokens, config.seed)
+        size = team().size
+        steps = plan(lengths, config.batch_size, config.epochs, max_tokens, config.seed, size)
+        nothing = [replace(rows[0], labels=[doctor.IGNORE] * lengths[0])]  # for a process that gets no row
         batches = Dataset.from_dict({"rows": [part for step in steps for part in step]}).with_transform(
-            lambda chunk: _columns([pack([rows[i] for i in part]) for part in chunk["rows"]])
+            lambda chunk: _columns([pack([rows[i] for i in part] or nothing) for part in chunk["rows"]])
         )
         checkpointing = config.gradient_checkpointing
         if checkpointing is None:
             checkpointing = _needs_checkpointing(loaded, max(max_tokens, max(lengths)))
         with (
             tempfile.TemporaryDirectory() as scratch,
-            tqdm(total=len(steps), unit="step", disable=None) as bar,
+            tqdm(
+                total=len(steps),
+                unit="step",
+                initial=checkpoints.step_of(checkpoint) if checkpoint else 0,
+                disable=None if team().first else True,
+            ) as bar,
         ):
             trainer = SFTTrainer(
                 model=model,
                 args=TrlConfig(
-                    output_dir=scratch,
+                    output_dir=scratch if folder is None else str(checkpoints.writing(folder)),
                     per_device_train_batch_size=1,  # one packed micro-batch
-                    gradient_accumulation_steps=len(steps[0]),
+                    gradient_accumulation_steps=len(steps[0]) // size,
                     num_train_epochs=1,  # the plan holds all epochs
                     train_sampling_strategy="sequential",  # and their order
                     padding_free=True,
@@ -71,19 +86,23 @@ def fit(
                     warmup_steps=round(config.warmup * len(steps)),
                     lr_scheduler_type="linear",
                     gradient_checkpointing=checkpointing,
+                    ddp_find_unused_parameters=False,
                     bf16=loaded.hardware.dtype == torch.bfloat16,
                     use_cpu=loaded.hardware.device.type == "cpu",
                     dataloader_pin_memory=loaded.hardware.device.type == "cuda",
                     logging_steps=max(1, len(steps) // 200),
                     logging_nan_inf_filter=False,
-                    save_strategy="no",
+                    save_strategy="no",  # the callback asks
                     report_to="none",
                     disable_tqdm=True,
                     seed=config.seed,
                 ),
                 train_dataset=batches,
                 processing_class=copy.deepcopy(loaded.tokenizer),  # TRL sets a pad token on it
-                callbacks=[_callback(bar, on_log)],
+                callbacks=[
+                    _progress(bar, on_log),
+                    *([] if folder is None else [checkpoints.callback(folder)]),
+                ],
             )
             _remove_printer(trainer)
             for (
@@ -91,7 +110,7 @@ def fit(
             ) in model.parameters():  # TRL makes adapters of a 4-bit base bfloat16; small steps would be lost
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
-            trainer.train()
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model.eval()
     return len(steps)
 
@@ -146,7 +165,7 @@ def _columns(chunk: Sequence[dict[str, list[int]]]) -> dict[str, list[list[int]]
     return {name: [row[name] for row in chunk] for name in chunk[0]}
 
 
-def _callback(bar: Any, on_log: Callable[[int, dict[str, float]], None]) -> Any:
+def _progress(bar: Any, on_log: Callable[[int, dict[str, float]], None]) -> Any:
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):  # type: ignore[misc]
@@ -156,7 +175,7 @@ def _callback(bar: Any, on_log: Callable[[int, dict[str, float]], None]) -> Any:
             bar.update()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            on_log(state.global_step, {k: float(v) for k, v in (logs or {}).items() if k != "epoch"})
+            on_log(state.global_step, {k: float(v) for k, v in (logs or {}).items() if k not in _UNTOLD})
             if logs and "loss" in logs:
                 bar.set_postfix_str(f"loss {float(logs['loss']):.3f}")
 

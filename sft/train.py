@@ -9,19 +9,27 @@ checks. Preferences are not learned here (palate reward, palate dpo).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from palate import doctor
-from palate.config import SftConfig, UserError, as_dict
+from palate.config import SftConfig, UserError, as_dict, from_mapping
 from palate.data.records import Message, Run
 from palate.generation import Sampled, sample
 from palate.hardware import probe
 from palate.models import Loaded, is_run
+from palate.parallel import team
 from palate.project import Project
-from palate.runs import ActiveRun
+from palate.runs import CHECKPOINTS, ActiveRun
 from palate.sft import methods
+from palate.sft.checkpoints import Before, before, latest, step_of
 from palate.sft.dataset import Row, encode, read_rows
 from palate.sft.fitting import fit, validation_loss
 from palate.sft.report import write_report
@@ -31,81 +39,130 @@ PROBE_TOKENS = 96
 _PROBE_PROMPTS = "SELECT messages FROM prompt ORDER BY split = 'test' DESC, id LIMIT ?"
 
 
-def run(project: Project, config: SftConfig) -> Run:
+class Begun(NamedTuple):
+    """A run that has its rows."""
+
+    active: ActiveRun
+    config: SftConfig  # of a resumed run its own
+    base: str  # reference of the model to start from
+    train: pa.Table
+    test: pa.Table
+    said: str  # what it learns from
+
+
+def run(project: Project, asked: SftConfig) -> Run:
     """Train a starting model; returns the run, whose artefact is a model folder or an adapter."""
-    base = config.base or project.base
-    hardware = probe(config.device, config.dtype)
-    methods.check(config, hardware)
-    with project.store() as store:
-        table, source = read_rows(store, config.data)
-        prompts = [json.loads(row["messages"]) for row in store.rows(_PROBE_PROMPTS, [PROBES])]
-    train, test = (table.filter(pc.field("split") == split) for split in ("train", "test"))
-    train = train.slice(0, config.limit)
-    if not train.num_rows:
-        raise UserError(f"all {table.num_rows} rows belong to held-out prompts; import more demonstrations")
-    parents = [base] if is_run(project, base) else []
-    with project.start("sft", as_dict(config), parents, config.seed) as active:
-        active.freeze("train", train)
-        if test.num_rows:
-            active.freeze("test", test)
-        loaded = methods.start(project, base, config, hardware)
+    with _begun(project, asked) as begun:
+        active, config, base = begun.active, begun.config, begun.base
+        loaded = methods.start(project, base, config, probe(config.device, config.dtype))
         active.update(template_hash=loaded.encoder.template_hash)
         print(
-            f"{active.id}: {train.num_rows} {source.replace('_', ' ')} to learn, {test.num_rows} held out; "
-            f"from {base} ({loaded.weights / 1e6:.1f}M weights, {loaded.hardware})"
+            f"{active.id}: {begun.said}; from {base} ({loaded.weights / 1e6:.1f}M weights, {loaded.hardware})"
         )
-        doctor.check_template([project.run(p) for p in parents], loaded.encoder.template_hash)
-        rows, held_out = (encode(t, loaded.encoder, config.max_length) for t in (train, test))
+        doctor.check_template(project.known(active.record.parents), loaded.encoder.template_hash)
+        rows, held_out = (encode(t, loaded.encoder, config.max_length) for t in (begun.train, begun.test))
         _check_rows(rows, loaded, config)
-        _train(loaded, rows, held_out, prompts, config, active, base)
+        _train(project, begun, loaded, rows, held_out)
     return active.record
 
 
+def follow(project: Project) -> None:
+    """Help to train what the first process tells (palate.parallel)."""
+    config, base, rows, folder, checkpoint = team().hear()
+    loaded = methods.start(project, base, config, probe(config.device, config.dtype))
+    fit(methods.trainee(loaded, config), loaded, rows, config, lambda *_: None, folder, checkpoint)
+
+
+@contextmanager
+def _begun(project: Project, asked: SftConfig) -> Iterator[Begun]:
+    """A new run with its rows frozen; or, with `asked.resume`, that run with its own rows and settings."""
+    if asked.resume is not None:
+        with project.resume(asked.resume, "sft") as active:
+            yield _resumed(asked, active)
+        return
+    base = asked.base or project.base
+    methods.check(asked, probe(asked.device, asked.dtype))
+    with project.store() as store:
+        table, source = read_rows(store, asked.data)
+    train, test = (table.filter(pc.field("split") == split) for split in ("train", "test"))
+    train = train.slice(0, asked.limit)
+    if not train.num_rows:
+        raise UserError(f"all {table.num_rows} rows belong to held-out prompts; import more demonstrations")
+    parents = [base] if is_run(project, base) else []
+    with project.start("sft", {**as_dict(asked), "base": base}, parents, asked.seed) as active:
+        if test.num_rows:
+            active.freeze("test", test)
+        active.freeze("train", train)  # last: a run that has these has all
+        what = f"{train.num_rows} {source.replace('_', ' ')} to learn, {test.num_rows} held out"
+        yield Begun(active, asked, base, train, test, what)
+
+
+def _resumed(asked: SftConfig, active: ActiveRun) -> Begun:
+    """What a stopped run had: the rows in its folder, the settings in its record. Only where it computes is new."""
+    if "train" not in active.record.files:
+        raise UserError(f"{active.id} was stopped before it had its rows: begin anew")
+    config = from_mapping(SftConfig, dict(active.record.config), active.id)
+    config = replace(config, project=asked.project, recipe=None, device=asked.device)
+    methods.check(config, probe(config.device, config.dtype))
+    train = pq.read_table(active.path / "data" / "train.parquet")
+    test = train.slice(0, 0)
+    if "test" in active.record.files:
+        test = pq.read_table(active.path / "data" / "test.parquet")
+    found = latest(active.path / CHECKPOINTS)
+    what = f"goes on {'from the start' if found is None else f'after step {step_of(found)}'}"
+    return Begun(active, config, str(config.base), train, test, what)
+
+
 def _train(
-    loaded: Loaded,
-    rows: Sequence[Row],
-    held_out: Sequence[Row],
-    prompts: Sequence[Sequence[Message]],
-    config: SftConfig,
-    active: ActiveRun,
-    base: str,
+    project: Project, begun: Begun, loaded: Loaded, rows: Sequence[Row], held_out: Sequence[Row]
 ) -> None:
     """Measure, train, measure again, save, report."""
-    losses = [validation_loss(loaded.model, loaded, held_out)]
-    samples = [_samples(loaded, prompts, config.seed)]
+    active, config, folder = begun.active, begun.config, begun.active.path / CHECKPOINTS
+    checkpoint = latest(folder)
+    active.rewind(0 if checkpoint is None else step_of(checkpoint) + 1)
+    was = before(folder) or _measure(project, loaded, held_out, config, folder)
+    team().tell((config, begun.base, rows, folder, checkpoint))
     model = methods.trainee(loaded, config)
     types = [parameter.dtype for parameter in model.parameters()]
     trainable = doctor.check_trainable(model)
-    before = doctor.fingerprint(model)
-
-    last: dict[str, float] = {}
+    untrained = doctor.fingerprint(model)
 
     def on_log(step: int, figures: dict[str, float]) -> None:
         if "loss" in figures:
             doctor.check_finite(figures["loss"], step)
             active.log(step, **figures)
-            last.update(figures)
 
-    steps = fit(model, loaded, rows, config, on_log)
-    doctor.check_moved(before, doctor.fingerprint(model))
+    steps = fit(model, loaded, rows, config, on_log, folder, checkpoint)
+    doctor.check_moved(untrained, doctor.fingerprint(model))
     doctor.check_dtype(model, types)
-    losses.append(validation_loss(model, loaded, held_out))
-    samples.append(_samples(loaded, prompts, config.seed))
+    loss, samples = validation_loss(model, loaded, held_out), _samples(loaded, was.prompts, config.seed)
 
-    methods.save(model, loaded, config, active, base)
-    rates = [doctor.stop_rate([s.finish_reason for s in drawn]) for drawn in samples]
+    methods.save(model, loaded, config, active, begun.base)
+    rates = [doctor.stop_rate([s.finish_reason for s in drawn]) for drawn in (was.samples, samples)]
     active.metrics(
-        train_loss=last.get("loss"),
-        validation_loss_before=losses[0],
-        validation_loss=losses[1],
+        train_loss=active.last().get("loss"),
+        validation_loss_before=was.validation_loss,
+        validation_loss=loss,
         stop_rate_before=rates[0],
         stop_rate=rates[1],
         rows=len(rows),
         steps=steps,
         trainable_weights=trainable,
     )
-    write_report(active, prompts, samples[0], samples[1])
+    write_report(active, was.prompts, was.samples, samples)
     _tell(active, rates[1])
+
+
+def _measure(
+    project: Project, loaded: Loaded, held_out: Sequence[Row], config: SftConfig, folder: Path
+) -> Before:
+    """What the base does, kept for the case that the run is stopped."""
+    with project.store() as store:
+        prompts = [json.loads(row["messages"]) for row in store.rows(_PROBE_PROMPTS, [PROBES])]
+    samples = _samples(loaded, prompts, config.seed)
+    was = Before(prompts, samples, validation_loss(loaded.model, loaded, held_out))
+    was.save(folder)
+    return was
 
 
 def _check_rows(rows: Sequence[Row], loaded: Loaded, config: SftConfig) -> None:

@@ -90,6 +90,8 @@ class SftConfig:
     """Share of the steps in which the learning rate rises."""
     limit: int | None = None
     """Use at most this many rows (for a trial)."""
+    resume: str | None = None
+    """Go on with a stopped run, e.g. sft-2, by its own settings and rows."""
     seed: int = 0
     """Order of the rows and initialisation of the adapters."""
     device: Device = "auto"

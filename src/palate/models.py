@@ -131,6 +131,7 @@ def load_four_bit(project: Project | None, ref: str, hardware: Hardware) -> Load
     from transformers import BitsAndBytesConfig
 
     source, adapters, _ = _resolve(project, ref)
+    place = torch.cuda.current_device() if hardware.device.type == "cuda" else hardware.device
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=hardware.dtype,
@@ -143,7 +144,7 @@ def load_four_bit(project: Project | None, ref: str, hardware: Hardware) -> Load
             source = str(Path(folder) / "merged")
         with quiet_libraries():
             model, tokenizer = _from_pretrained(
-                source, scores=False, quantization_config=quantization, device_map={"": hardware.device}
+                source, scores=False, quantization_config=quantization, device_map={"": place}
             )
     return _ready(model.requires_grad_(False), tokenizer, ref, hardware)
 

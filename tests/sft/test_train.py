@@ -172,6 +172,7 @@ def test_ctrl_c_leaves_a_stopped_run_and_nothing_half_written(
     record = project.run("sft-1")
     assert (record.status, record.artefact) == ("stopped", {})
     assert sorted(p.name for p in Path(record.path).iterdir()) == [
+        "checkpoints",
         "data",
         "metrics.jsonl",
         "run.json",
