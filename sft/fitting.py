@@ -45,74 +45,82 @@ def fit(
     """
     with quiet_libraries():
         from datasets import Dataset
-        from trl import SFTConfig as TrlConfig
         from trl import SFTTrainer
 
         lengths = [len(row.input_ids) for row in rows]
         # a model that can't keep packed rows apart gets one row at a time
         max_tokens = PACKED_TOKENS[loaded.hardware.device.type] if packs(loaded) else 1
-        size = team().size
-        steps = plan(lengths, config.batch_size, config.epochs, max_tokens, config.seed, size)
+        steps = plan(lengths, config.batch_size, config.epochs, max_tokens, config.seed, team().size)
         nothing = [replace(rows[0], labels=[doctor.IGNORE] * lengths[0])]  # for a process that gets no row
         batches = Dataset.from_dict({"rows": [part for step in steps for part in step]}).with_transform(
             lambda chunk: _columns([pack([rows[i] for i in part] or nothing) for part in chunk["rows"]])
         )
-        checkpointing = config.gradient_checkpointing
-        if checkpointing is None:
-            checkpointing = _needs_checkpointing(loaded, max(max_tokens, max(lengths)))
+        saving = config.gradient_checkpointing
+        if saving is None:
+            saving = _needs_checkpointing(loaded, max(max_tokens, max(lengths)))
+        done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
+        silent = None if team().first else True
         with (
             tempfile.TemporaryDirectory() as scratch,
-            tqdm(
-                total=len(steps),
-                unit="step",
-                initial=checkpoints.step_of(checkpoint) if checkpoint else 0,
-                disable=None if team().first else True,
-            ) as bar,
+            tqdm(total=len(steps), unit="step", initial=done, disable=silent) as bar,
         ):
+            place = Path(scratch) if folder is None else checkpoints.writing(folder)
             trainer = SFTTrainer(
                 model=model,
-                args=TrlConfig(
-                    output_dir=scratch if folder is None else str(checkpoints.writing(folder)),
-                    per_device_train_batch_size=1,  # one packed micro-batch
-                    gradient_accumulation_steps=len(steps[0]) // size,
-                    num_train_epochs=1,  # the plan holds all epochs
-                    train_sampling_strategy="sequential",  # and their order
-                    padding_free=True,
-                    pad_to_multiple_of=64,  # few shapes: CPUs build a kernel for each
-                    max_length=None,  # rows are cut already, and what was cut is counted
-                    dataset_kwargs={"skip_prepare_dataset": True},
-                    remove_unused_columns=False,
-                    learning_rate=config.learning_rate or default_learning_rate(loaded.weights, config),
-                    warmup_steps=round(config.warmup * len(steps)),
-                    lr_scheduler_type="linear",
-                    gradient_checkpointing=checkpointing,
-                    ddp_find_unused_parameters=False,
-                    bf16=loaded.hardware.dtype == torch.bfloat16,
-                    use_cpu=loaded.hardware.device.type == "cpu",
-                    dataloader_pin_memory=loaded.hardware.device.type == "cuda",
-                    logging_steps=max(1, len(steps) // 200),
-                    logging_nan_inf_filter=False,
-                    save_strategy="no",  # the callback asks
-                    report_to="none",
-                    disable_tqdm=True,
-                    seed=config.seed,
-                ),
+                args=_arguments(loaded, config, steps, saving, place),
                 train_dataset=batches,
                 processing_class=copy.deepcopy(loaded.tokenizer),  # TRL sets a pad token on it
-                callbacks=[
-                    _progress(bar, on_log),
-                    *([] if folder is None else [checkpoints.callback(folder)]),
-                ],
+                callbacks=[_progress(bar, on_log)],
             )
+            if folder is not None:
+                trainer.add_callback(checkpoints.callback(folder))
             _remove_printer(trainer)
-            for (
-                parameter
-            ) in model.parameters():  # TRL makes adapters of a 4-bit base bfloat16; small steps would be lost
-                if parameter.requires_grad:
-                    parameter.data = parameter.data.float()
+            assert trainer.args.world_size == team().size
+            _in_float32(model)
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model.eval()
     return len(steps)
+
+
+def _arguments(
+    loaded: Loaded, config: SftConfig, steps: Sequence[Sequence[object]], saving: bool, place: Path
+) -> Any:
+    """TRL's settings for a plan of packed micro-batches; `saving`: gradient checkpointing."""
+    from trl import SFTConfig as TrlConfig
+
+    return TrlConfig(
+        output_dir=str(place),
+        per_device_train_batch_size=1,  # one packed micro-batch
+        gradient_accumulation_steps=len(steps[0]) // team().size,
+        num_train_epochs=1,  # the plan holds all epochs
+        train_sampling_strategy="sequential",  # and their order
+        padding_free=True,
+        pad_to_multiple_of=64,  # few shapes: CPUs build a kernel for each
+        max_length=None,  # rows are cut already, and what was cut is counted
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        learning_rate=config.learning_rate or default_learning_rate(loaded.weights, config),
+        warmup_steps=round(config.warmup * len(steps)),
+        lr_scheduler_type="linear",
+        gradient_checkpointing=saving,
+        ddp_find_unused_parameters=False,
+        bf16=loaded.hardware.dtype == torch.bfloat16,
+        use_cpu=loaded.hardware.device.type == "cpu",
+        dataloader_pin_memory=loaded.hardware.device.type == "cuda",
+        logging_steps=max(1, len(steps) // 200),
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # checkpoints.callback asks
+        report_to="none",
+        disable_tqdm=True,
+        seed=config.seed,
+    )
+
+
+def _in_float32(model: Any) -> None:
+    """TRL makes the adapters of a 4-bit base bfloat16, in which small steps round to nothing."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 @torch.inference_mode()
