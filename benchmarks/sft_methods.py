@@ -32,7 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "freeze, norms": {"method": "freeze", "layers": 0, "train": ("norms",)},
     "freeze, head": {"method": "freeze", "layers": 0, "train": ("head",)},
 }
-RATES = (3e-4, 1e-3, 2e-3, 5e-3, 1e-2, 3e-2)
+RATES = (1e-4, 3e-4, 1e-3, 2e-3, 5e-3, 1e-2, 3e-2)
 ROWS, HELD_OUT, OTHER = 320, 100, 60
 RATES_SEED, OTHER_SEED = 40, 4_711  # not among the seeds that count; not the seed of the pretraining
 

@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM
 from palate.config import SftConfig, UserError
 from palate.freezing import head_weights, norm_weights
 from palate.hardware import probe
-from palate.models import load, lora, save_adapter, save_model
+from palate.models import load, load_four_bit, lora, save_adapter, save_model
 from palate.project import Project
+from palate.sft import methods
 from palate.sft.methods import default_learning_rate, frozen_but, scale, trainee
 from palate.sft.train import run
 from tests.sft.test_train import config, make_project
@@ -147,7 +148,7 @@ def test_a_run_of_each(tiny_models: dict[str, Path], tmp_path: Path, settings: d
 
 
 def test_what_can_not_be_done_is_said_before_anything_is_written(
-    tiny_models: dict[str, Path], tmp_path: Path
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_project(tmp_path / "project", tiny_models["llama"])
     for settings, message in (
@@ -158,6 +159,10 @@ def test_what_can_not_be_done_is_said_before_anything_is_written(
         with pytest.raises(UserError, match=message) as caught:
             run(project, config(project, **settings))
         assert "\n" not in str(caught.value)
+    with monkeypatch.context() as launched:
+        launched.setenv("ACCELERATE_USE_FSDP", "true")
+        with pytest.raises(UserError, match="every process holds a whole copy"):
+            run(project, config(project))
     assert not project.runs()
     with pytest.raises(UserError, match="--layers takes 0 to 2"):
         run(project, config(project, method="freeze", layers=3))
@@ -185,3 +190,24 @@ def test_adapters_draw_from_their_seed_alone(tiny_models: dict[str, Path]) -> No
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert len(norm_weights(load(None, str(tiny_models["qwen2"]), CPU).model)) == 5
+
+
+def test_qlora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bitsandbytes is installed: its CPU kernels stand in for CUDA, on a base that is itself an adapter run."""
+    pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(methods, "check_four_bit", lambda hardware: None)
+    project = make_project(tmp_path / "project", Path("builtin"))
+    first = run(project, config(project, method="lora", epochs=1.0))
+    record = run(project, config(project, base=first.id, method="qlora", lora_rank=8, epochs=2.0))
+    assert record.metrics["validation_loss"] < record.metrics["validation_loss_before"] - 0.1
+    assert record.artefact == {"kind": "adapter", "path": "adapter", "base": "sft-1"}
+    held = load_four_bit(project, "sft-1", CPU)
+    linear = [m for m in held.model.modules() if type(m).__name__ == "Linear4bit"]
+    assert len(linear) == 28 and not any(p.requires_grad for p in held.model.parameters())
+    assert held.weights == load(project, "sft-1", CPU).weights
+    merged = load(project, record.id, CPU)  # in full precision: near what was trained, not equal
+    assert {p.dtype for p in merged.model.parameters()} == {torch.float32}
+    again = run(project, config(project, base=record.id, epochs=0.5, method="freeze"))
+    assert again.metrics["validation_loss_before"] == pytest.approx(
+        record.metrics["validation_loss"], abs=0.1
+    )
