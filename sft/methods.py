@@ -83,12 +83,16 @@ def scale(config: SftConfig) -> tuple[int, int]:
 
 
 def default_learning_rate(weights: int, config: SftConfig) -> float:
-    """Peak learning rate by size and method: small models and adapters bear, and need, larger steps.
+    """Peak learning rate by size and method: small models bear, and need, larger steps, and so do adapters, and the fewer
+    weights train.
 
-    Measured on the built-in model, 715 demonstrations, 2 epochs, validation loss from 1.742: full 1.5e-4 1.135,
-    3e-4 1.127, 1e-3 1.141, 2e-3 1.199; lora 1e-3 1.135, 2e-3 1.114. Those of larger models are the field's usual.
+    Measured on the built-in model (benchmarks/sft_methods.py --rates; docs/sft.md shows the table). Those of larger models
+    are the field's usual for full, lora and qlora, and a tenth of the small ones for freeze.
     """
     small = weights < SMALL
+    if config.method == "freeze":
+        rate = 1e-3 if config.layers else 3e-2 if set(config.train) == {"norms"} else 2e-3
+        return rate if small else rate / 10
     if config.method == "qlora" and weights > HUGE:
         return 1e-4
     if config.method in ADAPTERS:

@@ -177,6 +177,18 @@ def test_default_rates() -> None:
     assert [rates[m, 3_700_000] for m in ("full", "lora", "dora", "rslora")] == [3e-4, 2e-3, 2e-3, 2e-3]
     assert [rates[m, 8_000_000_000] for m in ("full", "lora", "qlora")] == [2e-5, 2e-4, 2e-4]
     assert rates["qlora", 70_000_000_000] == 1e-4
+    freeze = [
+        default_learning_rate(size, SftConfig(method="freeze", layers=layers, train=train))  # type: ignore[arg-type]
+        for layers, train in (
+            (2, ()),
+            (1, ("norms", "head")),
+            (0, ("norms",)),
+            (0, ("head",)),
+            (0, ("norms", "head")),
+        )
+        for size in (3_700_000, 8_000_000_000)
+    ]
+    assert freeze == pytest.approx([1e-3, 1e-4, 1e-3, 1e-4, 3e-2, 3e-3, 2e-3, 2e-4, 2e-3, 2e-4])
 
 
 def test_adapters_draw_from_their_seed_alone(tiny_models: dict[str, Path]) -> None:
