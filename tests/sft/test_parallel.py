@@ -1,6 +1,9 @@
 """Two processes fine-tune as one: the same loss curve, the same model, one run, and one that goes on in either."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,8 @@ from palate.runs import CHECKPOINTS
 from palate.sft.dataset import plan
 from palate.sft.train import run
 from tests.sft.test_train import config, make_project
-from tests.test_checkpoints import killed_at
-from tests.test_parallel import ACCELERATE, TORCHRUN, launched
+from tests.test_checkpoints import COMMAND, killed_at
+from tests.test_parallel import ACCELERATE, SOURCE, TORCHRUN, launched
 
 # 20 rows, 7 a step: the last step has one row, and one process none
 SETTINGS = {"epochs": 1.8, "batch_size": 7, "learning_rate": 1e-2}
@@ -54,7 +57,13 @@ def test_what_one_process_began_two_finish(tiny_models: dict[str, Path], tmp_pat
     alone = run(project, config(project, **settings))
     flags = [*FLAGS[:4], "--epochs", "8", *FLAGS[6:]]
     assert killed_at(project, "sft", 5, *flags) == "sft-2"
-    done = launched(project, "sft", "--resume", "sft-2", *FLAGS[:2], launcher=TORCHRUN)
+    script = tmp_path / "palate.py"
+    script.write_text(COMMAND)  # with a checkpoint after every step, which both processes write
+    env = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *TORCHRUN, str(script), "sft", "--project", str(project.folder)]
+    done = subprocess.run(
+        [*command, "--resume", "sft-2", *FLAGS[:2]], env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "sft-2: goes on after step" in done.stdout
     np.testing.assert_allclose(curve(project.run("sft-2").path), curve(alone.path), atol=1e-4, rtol=1e-4)

@@ -68,7 +68,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     project = make_project(tmp_path / "project", tiny_models["gpt2"])
-    whole = run(project, config(project, method="freeze"))
+    whole = run(project, config(project, method="freeze", train=("head",)))
 
     def stop(loss: float, step: int) -> None:
         if step == 6:
@@ -78,7 +78,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
         patched.setattr(train.doctor, "check_finite", stop)
         patched.setattr(checkpoints, "EVERY", 0.0)
         with pytest.raises(KeyboardInterrupt):
-            run(project, config(project, method="freeze"))
+            run(project, config(project, method="freeze", train=("head",)))
     record = project.run("sft-2")
     folder = Path(record.path) / CHECKPOINTS
     assert (record.status, record.artefact) == ("stopped", {})
