@@ -57,7 +57,7 @@ def test_what_one_process_began_two_finish(tiny_models: dict[str, Path], tmp_pat
     alone = run(project, config(project, **settings))
     flags = [*FLAGS[:4], "--epochs", "8", *FLAGS[6:]]
     assert killed_at(project, "sft", 5, *flags) == "sft-2"
-    script = tmp_path / "palate.py"
+    script = tmp_path / "often.py"
     script.write_text(COMMAND)  # with a checkpoint after every step, which both processes write
     env = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *TORCHRUN, str(script), "sft", "--project", str(project.folder)]
