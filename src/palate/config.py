@@ -68,8 +68,8 @@ class SftConfig:
     base: str | None = None
     """The model to start from: `builtin`, a folder, a hub id or a run. Default: the project's base."""
     method: Literal["full", "lora", "qlora", "dora", "rslora", "freeze"] = "full"
-    """`full` trains every weight; `lora` adapters on all linear layers, `qlora` those on a base held in 4 bits (CUDA),
-    `dora` with lengths of their own, `rslora` scaled for high ranks; `freeze` only the base's last layers, norms or head."""
+    """`full` trains every weight; `lora` adapters on all linear layers, `qlora` the same on a base held in 4 bits
+    (CUDA), `dora` with lengths that train too, `rslora` scaled for high ranks; `freeze` the last layers, norms or head."""
     layers: int = 1
     """With method freeze: so many of the last layers train, and the final norm; 0: none."""
     train: tuple[Literal["norms", "head"], ...] = ()
