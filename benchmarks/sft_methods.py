@@ -28,7 +28,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "rslora, rank 64": {"method": "rslora", "lora_rank": 64},
     "freeze, last 2 layers": {"method": "freeze", "layers": 2},
     "freeze, last layer": {"method": "freeze", "layers": 1},
-    "freeze, last layer and norms": {"method": "freeze", "layers": 1, "train": ("norms",)},
     "freeze, norms": {"method": "freeze", "layers": 0, "train": ("norms",)},
     "freeze, head": {"method": "freeze", "layers": 0, "train": ("head",)},
 }
