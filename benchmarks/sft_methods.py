@@ -130,16 +130,19 @@ def other(loaded: Any, kind: str, share: int) -> list[Any]:
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
-    """One line per method: means over the seeds, with the standard deviation over seeds where it says something."""
-    head = "| method | trains | validation loss | forgotten: English | forgotten: conversations | seconds |"
-    lines = [head, "|---|---|---|---|---|---|"]
+    """One line per method: means over the seeds with their standard deviations, and the same of the differences to the
+    first method with the same seed, since seeds differ more than methods."""
+    head = "| method | trains | validation loss | less the first's | English | conversations | seconds |"
+    lines = [head, "|---|---|---|---|---|---|---|"]
+    first = next(iter(found.values()))
     for name, runs in found.items():
+        paired = [{"after": run["after"] - other["after"]} for run, other in zip(runs, first, strict=True)]
         lines.append(
             f"| {name} | {runs[0]['trainable']:,.0f} | {_spread(runs, 'after', '.3f')} | "
+            f"{_spread(paired, 'after', '+.3f')} | "
             f"{_spread(runs, 'text_forgotten', '+.3f')} | {_spread(runs, 'chat_forgotten', '+.3f')} | "
             f"{statistics.mean(run['seconds'] for run in runs):.0f} |"
         )
-    first = next(iter(found.values()))
     return "\n".join(["", f"before: {_spread(first, 'before', '.3f')}", "", *lines, ""])
 
 
