@@ -222,7 +222,7 @@ def sft(given: Any, steps: int) -> None:
     from palate.hardware import probe
     from palate.models import load, lora
     from palate.sft.dataset import Row
-    from palate.sft.train import fit
+    from palate.sft.fitting import fit
 
     episodes, _, tokens = settings(given, steps)
     bare = psutil.Process().memory_info().rss

@@ -64,7 +64,7 @@ def ours(folder: Path, n: int) -> dict[str, float]:
     from palate.hardware import probe
     from palate.models import load
     from palate.sft.dataset import Row
-    from palate.sft.train import fit, validation_loss
+    from palate.sft.fitting import fit, validation_loss
 
     loaded = load(None, str(folder), probe("cpu", "auto"))
     data = [Row(row["input_ids"], row["labels"], False, False) for row in rows(n)]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from palate.config import UserError
 from palate.data.records import Message
+from palate.freezing import trained_weights
 from palate.hardware import Hardware
 from palate.models import Loaded, load, lora, quiet_libraries, save_adapter
 from palate.project import Project
@@ -239,34 +240,6 @@ def read(loaded: Loaded, folder: Path, shared: TreeForward | None = None) -> Rew
         loaded, forward, head.requires_grad_(False), content["max_length"], content["mean"], content["std"],
         base_weights=before, uncertainty=load_uncertainty(folder),
     )  # fmt: skip
-
-
-def trained_weights(model: Any, layers: int | None) -> dict[str, nn.Parameter]:
-    """By name: every weight of the decoder (`layers` None), or those of its last `layers` layers and of what follows them.
-
-    The output head has no part in a score and stays out, unless it shares its weights with the embeddings.
-    """
-    decoder = model.get_decoder()
-    own = {id(parameter) for parameter in decoder.parameters()}
-    named = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in own}
-    if layers is None:
-        return named
-    count = int(model.config.get_text_config().num_hidden_layers)
-    if not 0 <= layers <= count:
-        raise UserError(f"--layers takes 0 to {count}, the layers of this model; got {layers}")
-    if layers == 0:
-        return {}
-    children = list(decoder.children())
-    at = next(
-        (i for i, child in enumerate(children) if isinstance(child, nn.ModuleList) and len(child) == count),
-        None,
-    )
-    if at is None:
-        raise UserError("this model's layers can't be told apart: choose --method lora or full")
-    stack = children[at]
-    assert isinstance(stack, nn.ModuleList)
-    wanted = {id(p) for part in [*stack[count - layers :], *children[at + 1 :]] for p in part.parameters()}
-    return {name: parameter for name, parameter in named.items() if id(parameter) in wanted}
 
 
 @torch.no_grad()

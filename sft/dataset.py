@@ -129,11 +129,11 @@ def encode(rows: pa.Table, encoder: Encoder, max_length: int) -> list[Row]:
 
 
 def plan(
-    lengths: Sequence[int], batch_size: int, epochs: float, max_tokens: int, seed: int
+    lengths: Sequence[int], batch_size: int, epochs: float, max_tokens: int, seed: int, processes: int = 1
 ) -> list[list[list[int]]]:
     """Steps of micro-batches of row numbers; every step but the last has equally many micro-batches.
 
-    A step is `batch_size` rows in random order, dealt into micro-batches of about equally many tokens, as many as
+    Each has as many for one process as for another, so where rows are few some are empty. A step is `batch_size` rows in random order, dealt into micro-batches of about equally many tokens, as many as
     keep the average one under `max_tokens`. A packed micro-batch costs its length squared in attention, so a few
     even ones are cheaper than one long one, and than uneven ones.
     """
@@ -145,11 +145,11 @@ def plan(
     steps = [order[start : min(start + batch_size, total)] for start in range(0, total, batch_size)]
     mean = sum(lengths) / len(lengths)
     parts = min(batch_size, max(1, -int(-batch_size * mean // max_tokens)))
-    return [_deal(step, lengths, min(parts, len(step))) for step in steps]
+    return [_deal(step, lengths, processes * -(-min(parts, len(step)) // processes)) for step in steps]
 
 
 def _deal(rows: Sequence[int], lengths: Sequence[int], parts: int) -> list[list[int]]:
-    """Longest first, each to the part with the fewest tokens; no part stays empty."""
+    """Longest first, each to the part with the fewest tokens; no part stays empty while there are rows."""
     dealt: list[list[int]] = [[] for _ in range(parts)]
     tokens = [0] * parts
     for row in sorted(rows, key=lambda i: -lengths[i]):

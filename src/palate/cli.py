@@ -37,12 +37,9 @@ def _import(config: settings.ImportConfig) -> None:
 
 
 def _sft(config: settings.SftConfig) -> None:
-    from palate import lineage
-    from palate.project import Project
     from palate.sft import train
 
-    project = Project.open(config.project)
-    lineage.write_card(project, train.run(project, config))
+    _together(config, train.run, train.follow)
 
 
 def _sample(config: settings.SampleConfig) -> None:
@@ -74,17 +71,23 @@ def _simulate(config: settings.SimulateConfig) -> None:
 
 
 def _reward(config: settings.RewardConfig) -> None:
+    from palate.reward import train
+
+    _together(config, train.run, train.follow)
+
+
+def _together(config: Any, run: Callable[[Any, Any], Any], follow: Callable[[Any], None]) -> None:
+    """Train in one process, or in several of which the first keeps the books (palate.parallel)."""
     from palate import lineage
     from palate.parallel import team
     from palate.project import Project
-    from palate.reward import train
 
     project = Project.open(config.project)
     if team().first:
-        lineage.write_card(project, train.run(project, config))
+        lineage.write_card(project, run(project, config))
     else:
         with redirect_stdout(io.StringIO()):  # the first process speaks for all
-            train.follow(project)
+            follow(project)
 
 
 def _reward_features(config: settings.RewardFeaturesConfig) -> None:
@@ -226,7 +229,7 @@ COMMANDS: dict[str, tuple[type, Command]] = {
 }
 
 
-TOGETHER = ("reward", "ppo")  # what several processes can do together
+TOGETHER = ("sft", "reward", "ppo")  # what several processes can do together
 
 
 def main(argv: list[str] | None = None) -> None:

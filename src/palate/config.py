@@ -67,24 +67,31 @@ class SftConfig:
     """A YAML file with an `sft:` section; flags win over it."""
     base: str | None = None
     """The model to start from: `builtin`, a folder, a hub id or a run. Default: the project's base."""
-    method: Literal["full", "lora"] = "full"
-    """`full` trains every weight; `lora` trains adapters on all linear layers."""
+    method: Literal["full", "lora", "qlora", "dora", "rslora", "freeze"] = "full"
+    """`full` trains every weight; `lora` adapters on all linear layers, `qlora` the same on a base held in 4 bits
+    (CUDA), `dora` with lengths that train too, `rslora` scaled for high ranks; `freeze` the last layers, norms or head."""
+    layers: int = 1
+    """With method freeze: so many of the last layers train, and the final norm; 0: none."""
+    train: tuple[Literal["norms", "head"], ...] = ()
+    """With method freeze, besides the last layers: every norm, or the output head (untied from the embeddings first)."""
     data: Literal["auto", "demonstrations", "best_ranked"] = "auto"
     """`auto`: demonstrations when there are any, else the completions that were ranked best."""
     epochs: float = 2.0
     """Passes over the rows."""
     learning_rate: float | None = None
-    """Peak learning rate. Default for models under 20M weights: 3e-4, for lora 2e-3; for larger ones 2e-5 and 2e-4."""
+    """Peak learning rate. Default: by method and model size; the table is in docs/sft.md."""
     batch_size: int = 16
     """Conversations per optimiser step."""
     max_length: int = 1024
     """Tokens per conversation; longer ones are cut at the prompt's start, and counted."""
-    lora_rank: int = 16
-    """Rank of the adapters (method lora); alpha is twice the rank."""
+    lora_rank: int | None = None
+    """Rank of the adapters. Default: 16, for qlora 64. Alpha is twice the rank; for qlora 16, for rslora 8."""
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
     limit: int | None = None
     """Use at most this many rows (for a trial)."""
+    resume: str | None = None
+    """Go on with a stopped run, e.g. sft-2, by its own settings and rows."""
     seed: int = 0
     """Order of the rows and initialisation of the adapters."""
     device: Device = "auto"

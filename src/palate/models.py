@@ -13,10 +13,11 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Loaded:
     @property
     def weights(self) -> int:
         """How many numbers the model holds."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return int(self.model.num_parameters())  # which knows that 4-bit weights lie two in a byte
 
 
 @contextmanager
@@ -89,6 +90,13 @@ def load(project: Project | None, ref: str, hardware: Hardware, scores: bool = F
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    model.requires_grad_(True)
+    if head is None and isinstance(getattr(model, "score", None), nn.Linear):
+        head = model.score.weight.detach().clone()
+    return _ready(model.to(hardware.device), tokenizer, ref, hardware, head)
+
+
+def _ready(model: Any, tokenizer: Any, ref: str, hardware: Hardware, head: Tensor | None = None) -> Loaded:
     _disable_dropout(model)
     encoder = Encoder(tokenizer, _eos_ids(getattr(model, "generation_config", None)))
     rows = model.get_input_embeddings().weight.shape[0]
@@ -96,10 +104,49 @@ def load(project: Project | None, ref: str, hardware: Hardware, scores: bool = F
         raise UserError(
             f"{ref}: the tokenizer has ids up to {len(tokenizer)}, the model only {rows} embeddings"
         )
-    model.requires_grad_(True)
-    if head is None and isinstance(getattr(model, "score", None), nn.Linear):
-        head = model.score.weight.detach().clone()
-    return Loaded(model.to(hardware.device).eval(), tokenizer, encoder, ref, hardware, head)
+    return Loaded(model.eval(), tokenizer, encoder, ref, hardware, head)
+
+
+def check_four_bit(hardware: Hardware) -> None:
+    """A UserError where a base can't be held in 4 bits: before anything is loaded."""
+    from transformers.utils import is_bitsandbytes_available
+    from transformers.utils.import_utils import BITSANDBYTES_MIN_VERSION
+
+    if hardware.device.type != "cuda":
+        raise UserError(
+            f"--method qlora holds the base in 4 bits, which takes a CUDA GPU, and this trains on {hardware.device.type}: "
+            "use --method lora"
+        )
+    if not is_bitsandbytes_available():
+        raise UserError(
+            "--method qlora holds the base in 4 bits, which takes bitsandbytes: "
+            f"pip install 'bitsandbytes>={BITSANDBYTES_MIN_VERSION}'"
+        )
+
+
+def load_four_bit(project: Project | None, ref: str, hardware: Hardware) -> Loaded:
+    """As `load`, with the linear layers but the output head held in 4 bits (NF4, double quantisation: Dettmers et al.
+    2023, https://arxiv.org/abs/2305.14314, section 3), to train an adapter on. Its weights can't train themselves.
+    """
+    from transformers import BitsAndBytesConfig
+
+    source, adapters, _ = _resolve(project, ref)
+    place = torch.cuda.current_device() if hardware.device.type == "cuda" else hardware.device
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=hardware.dtype,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        if adapters:  # they belong to the weights as they are: merged first, cut down to 4 bits afterwards
+            save_model(
+                load(project, ref, replace(hardware, device=torch.device("cpu"))), Path(folder) / "merged"
+            )
+            source = str(Path(folder) / "merged")
+        with quiet_libraries():
+            model, tokenizer = _from_pretrained(
+                source, scores=False, quantization_config=quantization, device_map={"": place}
+            )
+    return _ready(model.requires_grad_(False), tokenizer, ref, hardware)
 
 
 def is_run(project: Project, ref: str) -> bool:
@@ -107,11 +154,15 @@ def is_run(project: Project, ref: str) -> bool:
     return "/" not in ref and (project.folder / "runs" / ref / "run.json").is_file()
 
 
-def lora(model: Any, rank: int, alpha: int, seed: int) -> Any:
+def lora(
+    model: Any, rank: int, alpha: int, seed: int, magnitudes: bool = False, root_rank: bool = False
+) -> Any:
     """LoRA (Hu et al. 2021, https://arxiv.org/abs/2106.09685) on every linear layer but the output head.
 
     Returns a PeftModel; `model` is changed in place and frozen. The second matrix is zero, so nothing changes
-    until the first step; `seed` draws the first.
+    until the first step; `seed` draws the first. `magnitudes`: each output's weights have a length that trains by
+    itself (DoRA, Liu et al. 2024, https://arxiv.org/abs/2402.09353). `root_rank`: what the matrices add is scaled by
+    alpha / sqrt(rank) instead of alpha / rank (rsLoRA, Kalajdzievski 2023, https://arxiv.org/abs/2312.03732).
     """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -121,6 +172,7 @@ def lora(model: Any, rank: int, alpha: int, seed: int) -> Any:
         r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", fan_in_fan_out=transposed,
         exclude_modules=["score"] if hasattr(model, "score") else None,
         task_type="CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None,
+        use_dora=magnitudes, use_rslora=root_rank,
     )  # fmt: skip
     with quiet_libraries(), torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -190,7 +242,7 @@ def _resolve_reward(project: Project, ref: str, base: str, place: Path) -> tuple
     return source, adapters, load_file(place / "head.safetensors")["weight"]
 
 
-def _from_pretrained(source: str, scores: bool) -> tuple[Any, Any]:
+def _from_pretrained(source: str, scores: bool, **settings: Any) -> tuple[Any, Any]:
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -212,7 +264,7 @@ def _from_pretrained(source: str, scores: bool) -> tuple[Any, Any]:
                 )
             kind = AutoModelForSequenceClassification
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = kind.from_pretrained(source, dtype=torch.float32)
+        model = kind.from_pretrained(source, dtype=torch.float32, **settings)
     except (OSError, ValueError, KeyError, ImportError) as error:  # what from_pretrained raises when it can't
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if local:

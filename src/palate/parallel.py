@@ -1,6 +1,6 @@
 """Several processes that train one model, as `accelerate launch` or `torchrun` start them.
 
-    accelerate launch --num_processes 2 -m palate reward
+    accelerate launch --num_processes 2 -m palate reward      # or sft
     torchrun --nproc-per-node 2 -m palate reward
 
 The first process does everything that is not training: it alone opens the database, writes the run and prints. The others
@@ -54,6 +54,11 @@ class Team:
         dist.broadcast_object_list(box, src=0)
         found: Item = box[0]
         return found
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.size > 1:
+            dist.barrier()
 
     def share(self, rows: Sequence[Item]) -> Sequence[Item]:
         """The rows of this process."""

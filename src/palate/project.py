@@ -26,7 +26,7 @@ from palate.data.any_store import AnyStore
 from palate.data.records import Run
 from palate.data.remote import RemoteStore, RunTaken
 from palate.data.store import FileInUse, Store
-from palate.runs import CHECKPOINT, ActiveRun, begin, read_runs, reopen
+from palate.runs import CHECKPOINT, CHECKPOINTS, ActiveRun, begin, read_runs, reopen
 
 WAIT_FILE, WAIT_SERVER = 1.0, 8.0  # seconds for another command to finish, for a server to be up
 _STEP = 0.25
@@ -163,7 +163,7 @@ class Project:
             yield run
         except KeyboardInterrupt:
             run.end("stopped", "stopped by Ctrl-C")
-            if (run.path / CHECKPOINT).exists():
+            if (run.path / CHECKPOINT).exists() or (run.path / CHECKPOINTS).exists():
                 print(f"{run.id} is stopped; go on with: palate {run.record.stage} --resume {run.id}")
             raise
         except BaseException as error:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Collection
 from dataclasses import asdict, replace
@@ -30,6 +31,7 @@ from palate.data.address import alive
 from palate.data.records import Run, RunStatus
 
 CHECKPOINT = "checkpoint.pt"  # in a run's folder, while it trains
+CHECKPOINTS = "checkpoints"  # the same, of a stage that needs a folder
 _PACKAGES = ("palate", "torch", "transformers", "trl", "peft", "duckdb", "gradio", "datasets", "pyarrow")
 
 
@@ -70,6 +72,11 @@ class ActiveRun:
         for name, value in metrics.items():
             self._events.add_scalar(name, value, step)
 
+    def last(self) -> dict[str, float]:
+        """The last line of the log; empty when there is none."""
+        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return dict(json.loads(lines[-1])) if lines else {}
+
     def rewind(self, step: int) -> None:
         """Forget what was logged from `step` on: it is about to happen again."""
         self._log.close()
@@ -97,6 +104,7 @@ class ActiveRun:
             self._events.close()
         if status == "done":
             (self.path / CHECKPOINT).unlink(missing_ok=True)
+            shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
         self.update(status=status, error=error, finished_at=_utc())
 
 

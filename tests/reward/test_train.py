@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from palate.config import RewardConfig, UserError
 from palate.data.records import Annotator, Assignment, Comparison, Completion, Prompt, Vote
 from palate.doctor import fingerprint
+from palate.freezing import trained_weights
 from palate.hardware import probe
 from palate.models import load
 from palate.project import Project
 from palate.reward import annotators, train
-from palate.reward.model import WEIGHTS, RewardModel, load_reward, trained_weights
+from palate.reward.model import WEIGHTS, RewardModel, load_reward
 
 Make = Callable[..., Project]
 QUESTION = [{"role": "user", "content": "where is 77?"}]

@@ -15,7 +15,8 @@ from palate.models import load
 from palate.project import Project
 from palate.sft import train
 from palate.sft.dataset import Row
-from palate.sft.train import fit, packs, run, validation_loss
+from palate.sft.fitting import fit, packs, validation_loss
+from palate.sft.train import run
 
 CPU = probe("cpu", "float32")
 NAMES = ("gpt2", "qwen2", "llama")
@@ -171,6 +172,7 @@ def test_ctrl_c_leaves_a_stopped_run_and_nothing_half_written(
     record = project.run("sft-1")
     assert (record.status, record.artefact) == ("stopped", {})
     assert sorted(p.name for p in Path(record.path).iterdir()) == [
+        "checkpoints",
         "data",
         "metrics.jsonl",
         "run.json",
