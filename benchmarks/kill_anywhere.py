@@ -1,6 +1,6 @@
 """kill -9 at random moments of a training's whole life: what is resumed must be, to the bit, what was never interrupted.
 
-    python benchmarks/kill_anywhere.py --stage sft --kills 20      # or reward, dpo; about 6 minutes on one core
+    python benchmarks/kill_anywhere.py --stage sft --kills 20      # or reward, dpo, ppo; about 6 minutes on one core
     python benchmarks/kill_anywhere.py --quick                     # 2 kills
 
 A small project of the demo's kind is made by the product's own commands. One run of the stage is left alone; the others are
@@ -37,6 +37,18 @@ STAGES = {
     "sft": ["--method", "lora", "--epochs", "3"],
     "reward": ["--epochs", "3", "--uncertainty", "off", "--no-learning-curve", "--annotator-model", "off"],
     "dpo": ["--epochs", "3"],
+    "ppo": [
+        "--steps",
+        "10",
+        "--batch-size",
+        "16",
+        "--max-new-tokens",
+        "24",
+        "--kl-target",
+        "1",
+        "--best-of",
+        "0",
+    ],
 }
 
 
@@ -57,9 +69,11 @@ def finish(folder: Path, *arguments: str) -> str:
 
 
 def made(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """Hashes of the weights a run has made, and its log."""
+    """Hashes of the weights a run has made, and its log without times."""
     files = {path.name: file_hash(path) for path in sorted(folder.rglob("*.safetensors"))}
-    return files, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    timeless = [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
+    return files, [json.dumps(row) for row in timeless]
 
 
 def prepare(folder: Path, stage: str) -> Project:
@@ -73,6 +87,8 @@ def prepare(folder: Path, stage: str) -> Project:
     steps = [["import", str(shown)]]
     if stage != "sft":
         steps += [["sft", "--epochs", "1", *FLAGS], ["sample", *FLAGS], ["simulate", "--taste", "vivid"]]
+    if stage == "ppo":
+        steps += [["reward", *STAGES["reward"], *FLAGS]]
     for step in steps:
         if wrong := finish(folder, *step):
             raise SystemExit(f"palate {' '.join(step)}: {wrong}")

@@ -42,7 +42,7 @@ class Task(NamedTuple):
     ref: str
     prompts: list[list[Message]]
     parts: tuple[Part, ...]
-    snapshots: Path
+    snapshots: Path | None  # of the policy along the way; None: another process keeps them
 
 
 def run(project: Project, asked: PpoConfig) -> Run:
@@ -75,7 +75,7 @@ def follow(project: Project) -> None:
     """Help to train what the first process tells (palate.parallel)."""
     task: Task = team().hear()
     loaded = load(project, task.ref, probe(task.config.device, task.config.dtype))
-    prepare(project, task, loaded).optimise(lambda *_, **__: None)
+    prepare(project, task._replace(snapshots=None), loaded).optimise(lambda *_, **__: None)
 
 
 def prepare(project: Project, task: Task, loaded: Loaded) -> Ppo:

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from palate.checkpoints import Checkpoints, State
-from palate.config import DpoConfig, RewardConfig, UserError
+from palate.config import DpoConfig, PpoConfig, RewardConfig, UserError
 from palate.project import Project
 from palate.reward import train
-from palate.rl import dpo
+from palate.rl import dpo, ppo_train
 from palate.runs import CHECKPOINT, file_hash
 
 Make = Callable[..., Project]
@@ -58,10 +58,11 @@ def killed_at(project: Project, stage: str, step: int, *flags: str) -> str:
 
 
 def made(project: Project, run_id: str) -> tuple[dict[str, str], list[dict[str, float]]]:
-    """Hashes of what a run made, and its log."""
+    """Hashes of what a run made, and its log without times."""
     folder = project.folder / "runs" / run_id
     files = {path.name: file_hash(path) for path in sorted(folder.rglob("*.safetensors"))}
-    return files, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return files, [{name: x for name, x in row.items() if not name.endswith("_seconds")} for row in rows]
 
 
 @pytest.mark.slow
@@ -83,6 +84,28 @@ def test_kill_and_resume_is_bit_for_bit_the_uninterrupted_run(ranked_project: Ma
     assert made(project, one) == expected
     assert not (project.folder / "runs" / one / CHECKPOINT).exists()
     assert resumed.config["epochs"] == 8 and resumed.config["resume"] is None
+
+
+@pytest.mark.slow
+def test_ppo_goes_on_bit_for_bit_with_values_optimisers_coefficient_and_guard(ranked_project: Make) -> None:
+    project = ranked_project()
+    train.run(project, RewardConfig(project.folder, device="cpu", dtype="float32", learning_curve=False))
+    settings = {"steps": 12, "batch_size": 8, "max_new_tokens": 6, "kl_target": 0.5, "kl_horizon": 50, "keep_every": 2,
+                "learning_rate": 0.01, "best_of": 0, "guard": "warn", "device": "cpu", "dtype": "float32"}  # fmt: skip
+    flags = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    torch.set_num_threads(1)
+    expected = made(project, ppo_train.run(project, PpoConfig(project.folder, **settings)).id)  # type: ignore[arg-type]
+    assert len(expected[1]) == 12 and len({row["kl_coefficient"] for row in expected[1]}) > 5
+    one = killed_at(project, "ppo", 3, *flags)
+    assert killed_at(project, "ppo", 8, "--resume", one) == one
+    assert (project.folder / "runs" / one / "snapshots").is_dir()
+    resumed = ppo_train.run(project, PpoConfig(project.folder, resume=one, device="cpu"))
+    assert made(project, one) == expected
+    assert (resumed.status, resumed.metrics["kept_step"]) == (
+        "done",
+        project.run("ppo-1").metrics["kept_step"],
+    )
+    assert not (project.folder / "runs" / one / "snapshots").exists()
 
 
 def test_what_can_not_be_resumed_says_why(ranked_project: Make) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palate.config import RewardConfig
+from palate.config import PpoConfig, RewardConfig
 from palate.hardware import probe
 from palate.parallel import Team
 from palate.project import Project
 from palate.reward import train
 from palate.reward.model import load_reward
+from palate.rl import ppo_train
 
 Make = Callable[..., Project]
 SOURCE = str(Path(__file__).parents[1] / "src")
@@ -59,6 +60,38 @@ def test_two_processes_give_the_loss_curve_of_one(ranked_project: Make, launcher
     asked = [[{"role": "user", "content": "where is 77?"}]] * 2
     scores = [load_reward(project, run.id, probe("cpu", "float32")).score(asked, texts) for run in runs]
     np.testing.assert_allclose(scores[1], scores[0], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_ppo_in_two_processes_gives_the_curve_of_one(ranked_project: Make) -> None:
+    project = ranked_project()
+    train.run(project, RewardConfig(project.folder, device="cpu", dtype="float32", learning_curve=False))
+    settings = {"steps": 5, "batch_size": 12, "max_new_tokens": 6, "learning_rate": 0.01, "value_warmup": 1, "best_of": 0,
+                "guard": "warn", "keep_every": 2, "device": "cpu", "dtype": "float32"}  # fmt: skip
+    alone = ppo_train.run(project, PpoConfig(project.folder, **settings))  # type: ignore[arg-type]
+    flags = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    done = launched(project, "ppo", *flags, launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("PPO on") == 1
+    two = project.run("ppo-2")
+    assert two.status == "done"
+    names = (
+        "reward",
+        "kl",
+        "policy_loss",
+        "value_loss",
+        "policy_grad_norm",
+        "value_grad_norm",
+        "ratio",
+        "entropy",
+        "length",
+    )
+    curves = [
+        [[json.loads(line).get(name, 0.0) for name in names] for line in (Path(run.path) / "metrics.jsonl").read_text().splitlines()]
+        for run in (alone, two)
+    ]  # fmt: skip
+    assert np.shape(curves[0]) == (5, len(names))
+    np.testing.assert_allclose(curves[1], curves[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -128,17 +128,16 @@ def _dpo(config: settings.DpoConfig) -> None:
 
 
 def _ppo(config: settings.PpoConfig) -> None:
-    from palate import lineage
-    from palate.parallel import team
-    from palate.project import Project
     from palate.rl import ppo_train
 
-    project = Project.open(config.project)
-    if team().first:
-        lineage.write_card(project, ppo_train.run(project, config))
-    else:
-        with redirect_stdout(io.StringIO()):  # the first process speaks for all
-            ppo_train.follow(project)
+    _together(config, ppo_train.run, ppo_train.follow)
+
+
+def _loop(config: settings.LoopConfig) -> None:
+    from palate import loop
+    from palate.project import Project
+
+    loop.run(Project.open(config.project), config)
 
 
 def _eval(config: settings.EvalConfig) -> None:
@@ -219,6 +218,7 @@ COMMANDS: dict[str, tuple[type, Command]] = {
     "reward serve": (settings.RewardServeConfig, _reward_serve),
     "dpo": (settings.DpoConfig, _dpo),
     "ppo": (settings.PpoConfig, _ppo),
+    "loop": (settings.LoopConfig, _loop),
     "eval": (settings.EvalConfig, _eval),
     "runs": (settings.RunsConfig, _runs),
     "export": (settings.ExportConfig, _export),
@@ -254,6 +254,8 @@ def main(argv: list[str] | None = None) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name not in TOGETHER:
             raise UserError("it runs in one process: start it without accelerate launch or torchrun")
         command(parse(kind, name, rest))
+    except settings.Paused as pause:
+        print(pause)
     except UserError as error:
         _fail(name, str(error), 1)
     except BrokenPipeError:  # `palate stats | head`: the reader has seen enough

@@ -24,6 +24,10 @@ class UserError(Exception):
     """What went wrong, the value, and what to do: printed as one line, never as a traceback."""
 
 
+class Paused(UserError):
+    """Nothing went wrong: it is somebody else's turn, and the message says whose. The run is stopped, not failed."""
+
+
 @dataclass(frozen=True)
 class InitConfig:
     """Make a project folder: palate.yaml, a database, runs/."""
@@ -524,7 +528,7 @@ class PpoConfig:
     guard: Literal["stop", "warn", "off"] = "stop"
     """Against over-optimisation: `stop` ends when more reward is no longer to be believed and keeps the checkpoint before it,
     `warn` trains on and keeps it, `off` keeps the last."""
-    keep_every: int = 5
+    keep_every: int = 3
     """Rollouts between two checkpoints of the policy, among which the guard chooses."""
     best_of: int = 16
     """Afterwards: compare with the best of so many answers of the start, by the same reward. 0: not."""
@@ -534,6 +538,47 @@ class PpoConfig:
     """Order of the prompts, samples and initialisation."""
     device: Device = "auto"
     """Where to train."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Rounds of sampling, votes, reward and policy, each on what the last one learned; stops where people vote."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    recipe: Path | None = None
+    """A YAML file with a `loop:` section; flags win over it."""
+    base: str | None = None
+    """The model to start from. Default: the latest SFT run, else the project's base."""
+    rounds: int = 2
+    """How many."""
+    prompts: int = 150
+    """Prompts that each round samples answers to, those without comparisons first."""
+    k: Annotated[int, arg(aliases=["-k"])] = 4
+    """Answers to each prompt (2..9), in one comparison."""
+    server: str | None = None
+    """Sample the answers from an OpenAI-compatible server instead, as URL or URL#MODEL (see palate sample --models). It must
+    serve the current policy: palate loop can't know."""
+    votes: int | None = None
+    """A round goes on when so many of its comparisons have a vote. Default: all."""
+    taste: str | None = None
+    """Let rule annotators with this taste vote (palate simulate) instead of people."""
+    annotators: int = 4
+    """With --taste: how many of them."""
+    policy: Literal["dpo", "ppo"] = "dpo"
+    """How the policy learns; each round starts from the last round's policy, which is its reference."""
+    eval: bool = True
+    """Compare with the start on held-out prompts after each round."""
+    source: str | None = None
+    """Only prompts from this source."""
+    resume: str | None = None
+    """Go on with a loop that waits for votes or was stopped, e.g. loop-1, by its own settings."""
+    seed: int = 0
+    """Of all steps; each round adds one."""
+    device: Device = "auto"
+    """Where to compute."""
     dtype: Dtype = "auto"
     """Arithmetic of the forward pass."""
 

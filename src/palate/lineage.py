@@ -34,6 +34,7 @@ CONFIGS: dict[str, type] = {
     "reward": config.RewardConfig,
     "dpo": config.DpoConfig,
     "ppo": config.PpoConfig,
+    "loop": config.LoopConfig,
     "eval": config.EvalConfig,
 }
 NOT_SETTINGS = {"project", "recipe", "files"}  # where things lie, not what was done

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from palate.config import BUILTIN, UserError, read_yaml
+from palate.config import BUILTIN, Paused, UserError, read_yaml
 from palate.data.address import running, token_for
 from palate.data.any_store import AnyStore
 from palate.data.records import Run
@@ -165,6 +165,9 @@ class Project:
             run.end("stopped", "stopped by Ctrl-C")
             if (run.path / CHECKPOINT).exists() or (run.path / CHECKPOINTS).exists():
                 print(f"{run.id} is stopped; go on with: palate {run.record.stage} --resume {run.id}")
+            raise
+        except Paused as pause:
+            run.end("stopped", str(pause))
             raise
         except BaseException as error:
             run.end("failed", f"{type(error).__name__}: {error}")

@@ -1,0 +1,194 @@
+"""`palate loop`: rounds of sampling, votes, reward and policy, each on what the last one learned.
+
+    palate loop --rounds 3                       people vote: it stops after sampling and says what to do
+    palate loop --resume loop-1                  goes on where it was, whenever that was
+    palate loop --rounds 2 --taste vivid         rule annotators vote; it runs through
+
+Each step of a round is an ordinary run, made by the same functions as its command. What the loop itself knows is one small
+file in its run's folder, written anew after each step: which run did which step of which round. A step that was interrupted
+is resumed where its stage can be resumed, and done again where it can't.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from palate.config import (
+    DpoConfig,
+    EvalConfig,
+    LoopConfig,
+    Paused,
+    PpoConfig,
+    RewardConfig,
+    SampleConfig,
+    SimulateConfig,
+    UserError,
+    as_dict,
+    from_mapping,
+)
+from palate.data.records import Run
+from palate.project import Project
+from palate.runs import CHECKPOINT, ActiveRun
+
+STATE = "rounds.json"
+Rounds = list[dict[str, str]]  # per round: run ids by step
+
+_VOTED = """
+SELECT count(DISTINCT c.id) FROM comparison c JOIN assignment a ON a.comparison_id = c.id JOIN current_vote v ON v.assignment_id = a.id
+WHERE c.run_id = ?
+"""
+_OFFERED = "SELECT count(*) FROM comparison WHERE run_id = ?"
+
+
+def run(project: Project, asked: LoopConfig) -> Run:
+    """All rounds, or as many steps as can be done without people; returns the loop's run."""
+    _check(asked)
+    if asked.resume is not None:
+        with project.resume(asked.resume, "loop") as active:
+            config = from_mapping(LoopConfig, dict(active.record.config), active.id)
+            return _go(project, replace(config, project=asked.project, device=asked.device), active)
+    start = asked.base or getattr(project.latest("sft"), "id", None) or project.base
+    with project.start("loop", {**as_dict(asked), "base": start}, (), asked.seed) as active:
+        return _go(project, from_mapping(LoopConfig, dict(active.record.config), active.id), active)
+
+
+def _go(project: Project, config: LoopConfig, active: ActiveRun) -> Run:
+    rounds = read(active.path)
+    for number in range(config.rounds):
+        if number == len(rounds):
+            rounds.append({})
+        found = rounds[number]
+        policy = rounds[number - 1]["policy"] if number else str(config.base)
+        for step, do in _steps(project, config, number, policy, found).items():
+            if step in found and project.run(found[step]).status == "done":
+                continue
+            if step == "votes" and config.taste is None:
+                _wait_for_people(project, config, active, found["sample"], number)
+                continue
+            print(f"\n[round {number + 1} of {config.rounds}] {step}", flush=True)
+            found[step] = do(
+                _unfinished(project, config.policy if step == "policy" else step, found.get("sample"))
+            ).id
+            _write(active.path, rounds)
+    ids = [run_id for found in rounds for run_id in found.values()]
+    active.update(parents=tuple(dict.fromkeys(ids)))
+    active.metrics(rounds=rounds, policy=rounds[-1]["policy"])
+    print(f"\n{active.id}: {config.rounds} rounds; the policy is {rounds[-1]['policy']}")
+    for number, found in enumerate(rounds, 1):
+        print(f"  round {number}: {', '.join(f'{step} {run_id}' for step, run_id in found.items())}")
+    print("next: palate label (rank the new policy's answers), or palate runs")
+    return active.record
+
+
+def _steps(
+    project: Project, config: LoopConfig, number: int, policy: str, found: dict[str, str]
+) -> dict[str, Callable[[str | None], Run]]:
+    """What a round does, in order; each takes the id of its interrupted run, if there is one to resume."""
+    from palate import lineage, sampling
+    from palate.evaluation import evaluate
+    from palate.labeling import simulate
+    from palate.reward import train as reward
+    from palate.rl import dpo, ppo_train
+
+    where: dict[str, Any] = {"project": config.project, "device": config.device, "dtype": config.dtype}
+    seed = config.seed + number
+
+    def learned(make: Callable[..., Run], settings: Any) -> Callable[[str | None], Run]:
+        def do(unfinished: str | None) -> Run:
+            made = make(project, replace(settings, resume=unfinished))
+            lineage.write_card(project, made)
+            return made
+
+        return do
+
+    def sampled(_: str | None) -> Run:
+        settings = SampleConfig(
+            k=config.k, models=(config.server or policy,), limit=config.prompts, source=config.source, seed=seed, **where
+        )  # fmt: skip
+        return sampling.run(project, settings)
+
+    def voted(_: str | None) -> Run:
+        return simulate.run(
+            project,
+            SimulateConfig(config.project, str(config.taste), annotators=config.annotators, seed=seed),
+        )
+
+    steps: dict[str, Callable[[str | None], Run]] = {
+        "sample": sampled,
+        "votes": voted,
+        "reward": learned(reward.run, RewardConfig(base=str(config.base), seed=seed, **where)),
+    }
+    if config.policy == "ppo":
+        settings: Any = PpoConfig(base=policy, reward=(found.get("reward", ""),), seed=seed, **where)
+        # the reward's id is known when its step is done
+        steps["policy"] = lambda unfinished: learned(
+            ppo_train.run, replace(settings, reward=(found["reward"],))
+        )(unfinished)
+    else:
+        steps["policy"] = learned(dpo.run, DpoConfig(base=policy, seed=seed, **where))
+    if config.eval:
+        steps["eval"] = lambda _: evaluate.run(
+            project,
+            EvalConfig(
+                models=tuple(dict.fromkeys((str(config.base), policy, found["policy"]))), baseline=str(config.base),
+                reward=found["reward"], taste=config.taste, source=config.source, seed=config.seed, **where,
+            ),
+        )  # fmt: skip
+    return steps
+
+
+def _wait_for_people(
+    project: Project, config: LoopConfig, active: ActiveRun, sample: str, number: int
+) -> None:
+    """Return when enough of the round's comparisons have a vote; else end the command, to be resumed."""
+    with project.store() as store:
+        voted, offered = store.value(_VOTED, [sample]), store.value(_OFFERED, [sample])
+    wanted = offered if config.votes is None else min(config.votes, offered)
+    if voted >= wanted:
+        print(
+            f"\n[round {number + 1} of {config.rounds}] votes: {voted} of {offered} comparisons of {sample}"
+        )
+        return
+    raise Paused(
+        f"{voted} of {wanted} comparisons of {sample} have a vote: rank them (palate label), then go on: "
+        f"palate loop --resume {active.id}"
+    )
+
+
+def _unfinished(project: Project, stage: str, sample: str | None) -> str | None:
+    """The run of this stage that was interrupted in this round, where it can be resumed."""
+    runs = project.runs()
+    if sample is None or not (of_stage := [run for run in runs if run.stage == stage]):
+        return None
+    began = project.run(sample).created_at
+    last = of_stage[-1]
+    kept = (Path(last.path) / CHECKPOINT).exists() and last.status not in ("done", "running")
+    return last.id if kept and last.created_at > began else None
+
+
+def read(folder: Path) -> Rounds:
+    """What was done so far."""
+    path = folder / STATE
+    found: Rounds = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return found
+
+
+def _write(folder: Path, rounds: Rounds) -> None:
+    partial = (folder / STATE).with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(rounds, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / STATE)
+
+
+def _check(config: LoopConfig) -> None:
+    if config.rounds < 1:
+        raise UserError(f"--rounds must be at least 1, got {config.rounds}")
+    if not 2 <= config.k <= 9:
+        raise UserError(f"-k {config.k}: a comparison takes 2 to 9 completions")
+    if config.votes is not None and config.votes < 1:
+        raise UserError(f"--votes must be at least 1, got {config.votes}")
