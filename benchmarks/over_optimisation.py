@@ -1,6 +1,6 @@
 """Long PPO against a reward that a quarter of its votes misled: does the guard stop where the hidden taste is best?
 
-For every seed, on the fine-tuned built-in model: 150 rankings of four answers, half of them given at random (25 % of the pairs
+For every seed, on the fine-tuned built-in model: 300 rankings of four answers, half of them given at random (25 % of the pairs
 point the wrong way), a reward from them, PPO without a KL penalty for `--steps` rollouts. Every `keep_every` rollouts the
 policy's answers to 64 prompts are judged by the hidden taste (gold), which neither reward nor guard know. A run over-optimises
 when its last gold is at least 10 % of the best gain below it. Of these runs, the guard passes where the gain at the checkpoint
@@ -73,8 +73,8 @@ def main() -> None:
     parser.add_argument(
         "--first", type=int, default=0, help="the first seed; settings were chosen on seeds 100 and up"
     )
-    parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--votes", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--votes", type=int, default=300)
     parser.add_argument(
         "--log", type=Path, default=Path(tempfile.gettempdir()) / "palate-over-optimisation.jsonl"
     )

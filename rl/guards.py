@@ -2,10 +2,10 @@
 
 Over-optimisation (Gao et al. 2023, https://arxiv.org/abs/2210.10760): along a run the learned reward rises for ever, what
 people would say rises and then falls. In d = sqrt(KL(policy || start)) the second follows R(d) = d (a - b log d)
-(section 3.2, reinforcement learning). A learned reward with a Bayesian last layer says how unsure it is of the mean gain of
-a whole batch: sd(d). The curve is fitted to the gain less CAUTION sd(d); its top, exp(a / b - 1), is where to stop.
+(section 3.2, reinforcement learning). What the votes say of the gain with certainty, its mean less CAUTION standard deviations
+of a Bayesian head (belief.py), stands in for people: the curve is fitted to it, and beyond its top nothing is to be won.
 
-    guard = Guard(mode, keep_every, folder, uncertainty)
+    guard = Guard(mode, keep_every, folder, belief)
     guard.see(step, experience, roles)         # before the updates of a step
     guard.stops()                              # whether to end
     guard.end(roles)                           # put the weights of the chosen checkpoint back
@@ -20,24 +20,34 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from palate.reward.uncertainty import Uncertainty
+from palate.rl.belief import Belief
 from palate.rl.roles import POLICY, Roles
 from palate.rl.rollouts import Experience, Figures
 
-CAUTION = 1.0  # standard deviations of the mean gain taken off it
-FEWEST = 6  # points of the path before the curve is believed
-PAST = 1.15  # d beyond so many times the top's: over-optimised
+CAUTION = 2.0  # standard deviations taken off the mean gain
+FEWEST = 5  # points away from the start before the curve is believed
+PAST = 1.25  # d beyond so many times the top's: over-optimised
 
 
 class Point(NamedTuple):
-    """The policy before the updates of `step`: nats per completion from the start, mean reward, how unsure of the gain."""
+    """The policy before the updates of `step`."""
 
     step: int
-    kl: float
-    reward: float
-    sd: float  # of the gain over the first point; 0 where the reward does not know
+    kl: float  # nats per completion from the start
+    reward: float  # mean, of the learned reward
+    gain: float  # over the start, as the votes have it, log-odds
+    sd: float  # its standard deviation
+
+    @property
+    def d(self) -> float:
+        """sqrt(KL)."""
+        return math.sqrt(max(self.kl, 0.0))
+
+    @property
+    def certain(self) -> float:
+        """The gain less its uncertainty."""
+        return self.gain - CAUTION * self.sd
 
 
 class Curve(NamedTuple):
@@ -58,28 +68,22 @@ class Curve(NamedTuple):
 
 @dataclass
 class Guard:
-    """Watches the path of one run."""
+    """Watches the path of one run, every `keep_every` steps."""
 
     mode: Literal["stop", "warn", "off"]
     keep_every: int
     folder: Path | None  # where checkpoints of the policy lie meanwhile; None: a process that keeps no books
-    uncertainty: Uncertainty | None = None
-    scale: float = 1.0  # log-odds per unit of reward
-    start: Tensor | None = None  # (D,) mean state of the first rollout
+    belief: Belief | None = None  # None: no votes to hold the policy against, so nothing is chosen
     path: list[Point] = field(default_factory=list)
     chosen: int | None = None  # the step whose weights were put back; None: the last
 
     def see(self, step: int, experience: Experience, roles: Roles) -> None:
-        """Take a point of the path, and keep the policy now and then."""
-        gain = experience.gain
-        if self.start is None and gain.states is not None:
-            self.start = gain.states
-        sd = 0.0
-        if self.uncertainty is not None and gain.states is not None and self.start is not None:
-            moved = (gain.states - self.start).numpy()[None]
-            sd = float(self.uncertainty.margin_sd(moved)[0]) / self.scale
-        self.path.append(Point(step, experience.kl, gain.reward, sd))
-        if self.mode != "off" and self.folder is not None and step % self.keep_every == 0:
+        """Take a point of the path, and keep the policy."""
+        if self.mode == "off" or self.belief is None or step % self.keep_every:
+            return
+        gain, sd = self.belief.gain(roles.frozen_states(experience.trees))
+        self.path.append(Point(step, experience.kl, experience.figures["reward"], gain, sd))
+        if self.folder is not None:
             self.folder.mkdir(exist_ok=True)
             weights = {
                 name: one.detach().cpu().contiguous() for name, one in roles.parameters(POLICY).items()
@@ -87,19 +91,16 @@ class Guard:
             save_file(weights, self._file(step))
 
     def stops(self) -> bool:
-        """Whether the path is past the top, so that going on makes it worse."""
-        if self.mode != "stop":
-            return False
-        curve = fit(self.path)
-        return curve is not None and math.sqrt(max(self.path[-1].kl, 0.0)) > PAST * curve.top
+        """Whether the path is well past the top, so that going on makes it worse."""
+        curve = fit(self.path) if self.mode == "stop" else None
+        return curve is not None and self.path[-1].d > PAST * curve.top
 
     def end(self, roles: Roles) -> None:
-        """Put the kept policy nearest to the top back, where the run went past it."""
-        curve = fit(self.path) if self.mode != "off" else None
-        if curve is None or math.sqrt(max(self.path[-1].kl, 0.0)) <= curve.top:
+        """Put the kept policy of the largest certain gain back, where the run went past the top."""
+        curve = fit(self.path)
+        if curve is None or self.path[-1].d <= curve.top:
             return
-        kept = [point for point in self.path if point.step % self.keep_every == 0]
-        best = max(kept, key=lambda point: curve.at(math.sqrt(max(point.kl, 0.0))))
+        best = max(self.path, key=lambda point: curve.at(point.d))
         self.chosen = best.step
         if self.folder is None:
             return
@@ -110,23 +111,30 @@ class Guard:
 
     def sentence(self) -> str:
         """What the guard did, and why; empty where it had nothing to do."""
+        if self.mode != "off" and self.belief is None:
+            return "no reward run among the sources, so no votes to hold the policy against: nothing guards against over-optimisation"
         if self.chosen is None:
             return ""
-        curve = fit(self.path)
         kept = next(point for point in self.path if point.step == self.chosen)
-        assert curve is not None
+        last = self.path[-1]
         return (
-            f"kept the policy of step {self.chosen} ({kept.kl:.1f} nats, reward {kept.reward:+.2f}): beyond "
-            f"{curve.top**2:.1f} nats the reward's gain less its uncertainty falls, so what it still gains is not to be believed"
+            f"kept the policy of step {self.chosen} ({kept.kl:.1f} nats, reward {kept.reward:+.2f}): from there to step "
+            f"{last.step} ({last.kl:.1f} nats) the reward rose to {last.reward:+.2f}, but what the votes say with certainty "
+            f"went from {kept.certain:+.2f} to {last.certain:+.2f} log-odds"
         )
 
     def record(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"start": self.start, "path": [list(point) for point in self.path], "chosen": self.chosen}
+        start = (
+            None if self.belief is None or self.belief.start is None else torch.from_numpy(self.belief.start)
+        )
+        return {"start": start, "path": [list(point) for point in self.path], "chosen": self.chosen}
 
     def resume(self, record: dict[str, Any]) -> None:
         """What `record` kept."""
-        self.start, self.chosen = record["start"], record["chosen"]
+        if self.belief is not None and record["start"] is not None:
+            self.belief.start = record["start"].numpy()
+        self.chosen = record["chosen"]
         self.path = [Point(int(p[0]), *p[1:]) for p in record["path"]]
 
     def _file(self, step: int) -> Path:
@@ -135,12 +143,12 @@ class Guard:
 
 
 def fit(path: Sequence[Point]) -> Curve | None:
-    """Least squares of the careful gain on d (a - b log d); None while there are too few points away from the start."""
+    """Least squares of the certain gain on d (a - b log d); None while there are too few points away from the start."""
     away = [point for point in path if point.kl > 0.01]
     if len(away) < FEWEST:
         return None
-    d = np.sqrt([point.kl for point in away])
-    y = np.array([point.reward - path[0].reward - CAUTION * point.sd for point in away])
+    d = np.array([point.d for point in away])
+    y = np.array([point.certain for point in away])
     (a, b), *_ = np.linalg.lstsq(np.stack([d, -d * np.log(d)], 1), y, rcond=None)
     return Curve(float(a), float(b))
 

@@ -22,16 +22,18 @@ from palate.hardware import probe
 from palate.models import Loaded, is_run, load, save_adapter, save_model
 from palate.parallel import team
 from palate.project import Project
+from palate.rl.belief import Belief
 from palate.rl.best_of_n import against_best_of_n
 from palate.rl.guards import Guard, warnings
 from palate.rl.ppo import Ppo
 from palate.rl.rewards import Part, open_rewards, parse
-from palate.rl.roles import POLICY, VALUE, Roles
+from palate.rl.roles import POLICY, REFERENCE, VALUE, Roles
 from palate.runs import ActiveRun
-from palate.training import starting_point
+from palate.training import starting_point, token_budget
 
 BAR_PROMPTS = 64  # held-out prompts on which the policy is held against best of n
 SNAPSHOTS = "snapshots"
+LONGEST = 1024  # tokens of a ranked answer and its prompt, for the guard
 _PROMPTS = "SELECT id AS prompt_id, messages FROM prompt WHERE split = 'train' AND (? IS NULL OR source = ?) ORDER BY id LIMIT ?"
 
 
@@ -105,15 +107,31 @@ def prepare(project: Project, task: Task, loaded: Loaded) -> Ppo:
     default = default_learning_rate(loaded.weights, config.method)
     policy = config.learning_rate or default
     rates = {POLICY: policy, VALUE: config.value_learning_rate or policy}
-    judge = roles.reward
-    guard = Guard(
-        config.guard,
-        config.keep_every,
-        task.snapshots,
-        judge.uncertainty if judge is not None else None,
-        judge.std if judge is not None else 1.0,
-    )
+    belief = None if config.guard == "off" else _belief(project, task, roles)
+    guard = Guard(config.guard, config.keep_every, task.snapshots, belief)
     return Ppo(roles, rewards, task.prompts, config, rates, guard)
+
+
+def _belief(project: Project, task: Task, roles: Roles) -> Belief | None:
+    """What the votes of the first reward run among the sources say, in the start's own features."""
+    loaded = roles.loaded
+    for part in task.parts:
+        file = (
+            Path(project.run(part.name).path) / "data/train.parquet" if is_run(project, part.name) else None
+        )
+        if file is not None and file.exists():
+            rows = pq.read_table(file).to_pylist()
+            trees = [
+                loaded.encoder.tree(
+                    json.loads(row["messages"]), row["completions"], row["finish_reasons"], LONGEST
+                )
+                for row in rows
+            ]
+            with roles.reference():
+                return Belief.of(
+                    roles.forwards[REFERENCE], rows, trees, token_budget(loaded.model.config, loaded.hardware)
+                )
+    return None
 
 
 def default_learning_rate(weights: int, method: str) -> float:

@@ -18,13 +18,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from palate.config import UserError
 from palate.models import Loaded, lora, quiet_libraries
+from palate.reward.features import states
 from palate.reward.model import RewardModel, read
 from palate.sequences import EncodedTree
+from palate.training import token_budget
 from palate.tree import TreeForward
 
 POLICY, VALUE, REWARD, REFERENCE = "default", "value", "reward", "__base__"
@@ -165,6 +169,16 @@ class Roles:
             with torch.no_grad():  # adding and taking away again would leave rounding errors in the reference
                 for layer, weight in zip(layers, kept, strict=True):
                     layer.get_base_layer().weight.copy_(weight)
+
+    @torch.no_grad()
+    def frozen_states(self, trees: Sequence[EncodedTree]) -> NDArray[np.float32]:
+        """(H,) mean over all completions of what the start's model reads in them (reward.features)."""
+        budget = token_budget(self.loaded.model.config, self.loaded.hardware)
+        with self.policy.disable_adapter() if self.shared else nullcontext():
+            found = states(self.forwards[REFERENCE], trees, budget)
+        self.activate(POLICY)
+        mean: NDArray[np.float32] = np.concatenate(found).mean(axis=0)
+        return mean
 
     def values(self, forward: TreeForward, trees: Sequence[EncodedTree]) -> Tensor:
         """(N,) float32 value of the text before each completion token, with gradients where they are recorded."""

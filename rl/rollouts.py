@@ -46,20 +46,10 @@ class Experience:
     returns: list[Tensor]
     figures: Figures
     kl: float  # nats per completion, k1
-    gain: "Gain"
 
     def tokens(self, tree: int) -> int:
         """Response tokens of a tree."""
         return len(self.logprobs[tree])
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What the guard against over-optimisation needs of a batch."""
-
-    reward: float  # mean of the score, before penalties
-    error: float  # its standard error over prompts
-    states: Tensor | None  # (D,) mean of what the reward's head reads
 
 
 @dataclass(frozen=True)
@@ -236,7 +226,7 @@ def _experience(
 
     return Experience(
         trees, [[one.text for one in row] for row in answers], split(old), split(values),
-        split(whiten(advantages, mask)), split(returns), figures, figures["kl"], _gain(reward, looks, config.k),
+        split(whiten(advantages, mask)), split(returns), figures, figures["kl"],
     )  # fmt: skip
 
 
@@ -250,10 +240,3 @@ def _padded(looks: Sequence[dict[str, Tensor | None]], name: str, lengths: Tenso
     """(B, T) of figures that are flat per tree."""
     flat = torch.cat([one for look in looks if (one := look[name]) is not None])
     return pad_sequence(list(torch.split(flat, lengths.tolist())), batch_first=True)
-
-
-def _gain(reward: Tensor, looks: Sequence[dict[str, Tensor | None]], k: int) -> Gain:
-    per_prompt = reward.view(-1, k).mean(1)
-    error = float(per_prompt.std() / len(per_prompt) ** 0.5) if len(per_prompt) > 1 else float("inf")
-    states = [one for look in looks if (one := look.get("states")) is not None]
-    return Gain(float(reward.mean()), error, torch.cat(states).mean(0) if states else None)

@@ -117,7 +117,8 @@ class SampleConfig:
     k: Annotated[int, arg(aliases=["-k"])] = 4
     """Different completions for each prompt (2..9)."""
     models: tuple[str, ...] = ()
-    """Runs, folders or hub ids to sample from, in turn. Default: the latest SFT or DPO run."""
+    """Runs, folders, hub ids or OpenAI-compatible servers (http://host:8000/v1#MODEL) to sample from, in turn. Default: the
+    latest SFT, DPO or PPO run."""
     temperature: tuple[float, ...] = (1.0,)
     """One or several temperatures, in turn."""
     top_p: float = 1.0

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -22,12 +23,15 @@ from palate.config import SampleConfig, UserError, as_dict
 from palate.data.records import Comparison, Completion, Message, Run, digest
 from palate.generation import Sampled, sample
 from palate.hardware import probe
-from palate.models import Loaded, is_run, load
+from palate.models import is_run, load
 from palate.project import Project
+from palate.served_model import ServedModel, is_address
 
 ROUNDS = 4  # the first pass, and up to three more for duplicates and empty answers
 MIN_CHARACTERS = 2  # shorter answers are not worth ranking
 BATCHES_PER_CHUNK = 4  # what Ctrl-C may lose at most
+
+Writers = dict[str, Callable[..., list[list[Sampled]]]]  # by model: palate.generation.sample, or a server's
 
 _PROMPTS = """
 SELECT p.id, p.messages
@@ -67,8 +71,11 @@ def run(project: Project, config: SampleConfig) -> Run:
     with project.start("sample", as_dict(config), parents, config.seed) as active:
         active.freeze("prompts", pa.table({"prompt_id": [task.id for task in tasks]}))
         hardware = probe(config.device, config.dtype)
-        loaded = {model: load(project, model, hardware) for model in models}
-        active.update(template_hash=loaded[models[0]].encoder.template_hash)
+        local = {model: load(project, model, hardware) for model in models if not is_address(model)}
+        if local:
+            active.update(template_hash=next(iter(local.values())).encoder.template_hash)
+        writers: Writers = {model: partial(sample, loaded) for model, loaded in local.items()}
+        writers |= {model: ServedModel(model).sample for model in models if is_address(model)}
         names = ", ".join(models)
         print(
             f"{active.id}: {config.k} completions for each of {len(tasks)} prompts from {names} ({hardware})"
@@ -80,7 +87,7 @@ def run(project: Project, config: SampleConfig) -> Run:
         with tqdm(total=len(tasks) * config.k, unit="completion", disable=None) as bar:
             for first in range(0, len(tasks), size):
                 chunk = tasks[first : first + size]
-                answers = _answer(loaded, arms, chunk, config, first, active.id, counts, bar.update)
+                answers = _answer(writers, arms, chunk, config, first, active.id, counts, bar.update)
                 _save(project, chunk, answers, active.id, counts, config.rank)
         active.metrics(**_figures(counts, time.perf_counter() - start))
     _report(active.record, config, counts)
@@ -88,7 +95,7 @@ def run(project: Project, config: SampleConfig) -> Run:
 
 
 def _answer(
-    loaded: dict[str, Loaded],
+    writers: Writers,
     arms: list[Arm],
     tasks: list[Task],
     config: SampleConfig,
@@ -106,7 +113,7 @@ def _answer(
     for attempt in range(ROUNDS):
         again: list[list[Arm]] = [[] for _ in tasks]
         tell = progress if attempt == 0 else None  # the bar counts slots, not attempts
-        for i, arm, seed, drawn in _draw(loaded, tasks, slots, config, (first, attempt), tell):
+        for i, arm, seed, drawn in _draw(writers, tasks, slots, config, (first, attempt), tell):
             text = drawn.text.strip()
             counts["tokens"] += len(drawn.token_ids)
             counts["sampled"] += 1
@@ -130,7 +137,7 @@ def _answer(
 
 
 def _draw(
-    loaded: dict[str, Loaded],
+    writers: Writers,
     tasks: list[Task],
     slots: list[list[Arm]],
     config: SampleConfig,
@@ -144,8 +151,8 @@ def _draw(
             calls.setdefault((arm, n), []).append(i)
     for (arm, n), members in calls.items():
         seed = int(digest(config.seed, place, arm.model, arm.temperature, n)[:12], 16)
-        rows = sample(
-            loaded[arm.model], [tasks[i].messages for i in members], n, arm.temperature, config.top_p,
+        rows = writers[arm.model](
+            [tasks[i].messages for i in members], n, arm.temperature, config.top_p,
             config.max_new_tokens, seed, config.batch_size, progress,
         )  # fmt: skip
         for i, row in zip(members, rows, strict=True):

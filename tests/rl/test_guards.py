@@ -1,0 +1,112 @@
+"""The guard against over-optimisation: the curve, the choice, and the sentences."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palate.linear_head import LinearHead
+from palate.reward.features import Projection
+from palate.rl.belief import Belief
+from palate.rl.guards import CAUTION, Curve, Guard, Point, fit, warnings
+
+
+def path(a: float, b: float, distances: list[float], noise: float = 0.0) -> list[Point]:
+    """Points whose certain gain is d (a - b log d)."""
+    rng = np.random.default_rng(0)
+    curve = Curve(a, b)
+    return [
+        Point(3 * i, d * d, 1.0 * d, curve.at(d) + CAUTION * 0.1 * d + noise * rng.normal(), 0.1 * d)
+        for i, d in enumerate(distances)
+    ]
+
+
+def test_curve_of_gao_and_others() -> None:
+    curve = Curve(2.0, 1.0)
+    assert curve.at(0.0) == 0.0
+    assert curve.top == pytest.approx(math.e)
+    assert curve.at(curve.top) == pytest.approx(max(curve.at(d / 100) for d in range(1, 1000)), abs=1e-4)
+    assert Curve(1.0, -0.1).top == math.inf and Curve(1.0, 0.0).top == math.inf
+    assert Curve(1e9, 1e-9).top < math.inf  # no overflow
+
+
+def test_fit_finds_the_curve() -> None:
+    found = fit(path(2.0, 1.0, [0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert found is not None and found == pytest.approx((2.0, 1.0))
+    noisy = fit(path(2.0, 1.0, [0.3 * i for i in range(30)], noise=0.05))
+    assert noisy is not None and noisy.top == pytest.approx(math.e, rel=0.1)
+    assert fit(path(2.0, 1.0, [0.0, 0.5, 1.0])) is None
+
+
+def test_guard_stops_past_the_top_and_not_before() -> None:
+    rising, past = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5], [0.0, 0.5, 1.0, 2.0, 3.0, 4.0]
+    for mode, distances, stops in (("stop", rising, False), ("stop", past, True), ("warn", past, False)):
+        guard = Guard(mode, 3, None, path=path(2.0, 1.0, distances))  # type: ignore[arg-type]
+        assert guard.stops() == stops
+    guard = Guard("stop", 3, None, path=path(2.0, 1.0, rising))
+    guard.end(None)  # type: ignore[arg-type]  # nothing to put back: roles are not touched
+    assert guard.chosen is None
+    guard = Guard("stop", 3, None, path=path(2.0, 1.0, past))
+    guard.end(None)  # type: ignore[arg-type]
+    assert guard.chosen == 12  # d = 3 is nearest to e
+    guard.belief = Belief(
+        Projection(np.zeros(2, np.float32), np.eye(2, dtype=np.float32)), LinearHead.prior(2)
+    )
+    said = guard.sentence()
+    assert "kept the policy of step 12 (9.0 nats, reward +3.00)" in said and "step 15 (16.0 nats)" in said
+
+
+def test_without_votes_it_says_so_and_chooses_nothing() -> None:
+    guard = Guard("stop", 3, Path("nowhere"))
+    assert "no votes to hold the policy against" in guard.sentence()
+    assert not guard.stops() and Guard("off", 3, None).sentence() == ""
+
+
+def test_record_and_resume() -> None:
+    belief = Belief(Projection(np.zeros(2, np.float32), np.eye(2, dtype=np.float32)), LinearHead.prior(2))
+    belief.gain(np.array([1.0, 2.0]))
+    guard = Guard("stop", 3, None, belief, path=path(2.0, 1.0, [0.0, 1.0]), chosen=3)
+    other = Guard("stop", 3, None, Belief(belief.projection, belief.head))
+    other.resume(guard.record())
+    assert other.path == guard.path and other.chosen == 3
+    assert other.belief is not None and other.belief.start is not None
+    np.testing.assert_array_equal(other.belief.start, [1.0, 2.0])
+
+
+def test_belief_is_unsure_where_nobody_voted() -> None:
+    rng = np.random.default_rng(0)
+    differences = rng.normal(size=(400, 3)) * [1.0, 1.0, 0.0]  # votes say nothing of the third direction
+    outcomes = (differences[:, 0] + 0.3 * rng.normal(size=400) > 0).astype(float)
+    head = LinearHead.fit(differences, outcomes, precision=0.1)
+    belief = Belief(Projection(np.zeros(3, np.float32), np.eye(3, dtype=np.float32)), head)
+    assert belief.gain(np.zeros(3)) == (0.0, 0.0)
+    better, sure = belief.gain(np.array([1.0, 0.0, 0.0]))
+    strange, unsure = belief.gain(np.array([1.0, 0.0, 5.0]))
+    assert better > 1 and better == pytest.approx(strange, abs=1e-6) and unsure > 5 * sure
+
+
+def test_warnings_name_what_went_wrong() -> None:
+    first = {
+        "stop_rate": 1.0,
+        "length": 30.0,
+        "entropy": 1.0,
+        "distinct_2": 0.5,
+        "reward_sd": 1.0,
+        "reward": 0.0,
+        "clip_share": 0.1,
+    }
+    assert warnings([]) == [] and warnings([first, {**first, "reward": 1.0}]) == []
+    last = {
+        "stop_rate": 0.7,
+        "length": 60.0,
+        "entropy": 0.3,
+        "distinct_2": 0.1,
+        "reward_sd": 0.0,
+        "reward": 0.0,
+        "clip_share": 0.5,
+    }
+    said = warnings([first, last])
+    for part in ("fell from 100% to 70%", "grew from 30 to 60 tokens", "from 1.00 to 0.30 nats", "from 50% to 10%", "50% of the tokens",
+                 "the same reward by now", "hardly rose"):  # fmt: skip
+        assert any(part in sentence for sentence in said), part
