@@ -234,6 +234,10 @@ def _check(config: PpoConfig) -> None:
         )
     if config.steps < 1 or config.keep_every < 1 or config.max_new_tokens < 1:
         raise UserError("--steps, --keep-every and --max-new-tokens must be at least 1")
+    if config.value_warmup >= config.steps:
+        raise UserError(
+            f"--value-warmup {config.value_warmup} of {config.steps} --steps leaves none to the policy"
+        )
     if config.temperature <= 0:
         raise UserError(f"--temperature must be above 0, got {config.temperature}: PPO learns from chance")
     if not 0 < config.lam <= 1 or not 0 < config.gamma <= 1 or not 0 < config.clip < 1 or config.kl < 0:

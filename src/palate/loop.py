@@ -49,13 +49,15 @@ def run(project: Project, asked: LoopConfig) -> Run:
     if asked.resume is not None:
         with project.resume(asked.resume, "loop") as active:
             config = from_mapping(LoopConfig, dict(active.record.config), active.id)
-            return _go(project, replace(config, project=asked.project, device=asked.device), active)
+            _go(project, replace(config, project=asked.project, device=asked.device), active)
+        return active.record
     start = asked.base or getattr(project.latest("sft"), "id", None) or project.base
     with project.start("loop", {**as_dict(asked), "base": start}, (), asked.seed) as active:
-        return _go(project, from_mapping(LoopConfig, dict(active.record.config), active.id), active)
+        _go(project, from_mapping(LoopConfig, dict(active.record.config), active.id), active)
+    return active.record
 
 
-def _go(project: Project, config: LoopConfig, active: ActiveRun) -> Run:
+def _go(project: Project, config: LoopConfig, active: ActiveRun) -> None:
     rounds = read(active.path)
     for number in range(config.rounds):
         if number == len(rounds):
@@ -80,7 +82,6 @@ def _go(project: Project, config: LoopConfig, active: ActiveRun) -> Run:
     for number, found in enumerate(rounds, 1):
         print(f"  round {number}: {', '.join(f'{step} {run_id}' for step, run_id in found.items())}")
     print("next: palate label (rank the new policy's answers), or palate runs")
-    return active.record
 
 
 def _steps(
@@ -93,48 +94,53 @@ def _steps(
     from palate.reward import train as reward
     from palate.rl import dpo, ppo_train
 
-    where: dict[str, Any] = {"project": config.project, "device": config.device, "dtype": config.dtype}
     seed = config.seed + number
 
-    def learned(make: Callable[..., Run], settings: Any) -> Callable[[str | None], Run]:
+    def settings(kind: type, name: str, **changes: Any) -> Any:
+        """A command's settings: the project's section of its name, and what the loop decides."""
+        section = project.settings.get(name) or {}
+        where = {"project": config.project, "device": config.device, "dtype": config.dtype}
+        return replace(
+            from_mapping(kind, section, f"palate.yaml, section {name}"), **{**where, "seed": seed, **changes}
+        )
+
+    def learned(make: Callable[..., Run], some: Any) -> Callable[[str | None], Run]:
         def do(unfinished: str | None) -> Run:
-            made = make(project, replace(settings, resume=unfinished))
+            made = make(project, replace(some, resume=unfinished))
             lineage.write_card(project, made)
             return made
 
         return do
 
     def sampled(_: str | None) -> Run:
-        settings = SampleConfig(
-            k=config.k, models=(config.server or policy,), limit=config.prompts, source=config.source, seed=seed, **where
+        models = (config.server or policy,)
+        return sampling.run(
+            project,
+            settings(SampleConfig, "sample", k=config.k, models=models, limit=config.prompts, source=config.source, split="train"),
         )  # fmt: skip
-        return sampling.run(project, settings)
 
     def voted(_: str | None) -> Run:
-        return simulate.run(
-            project,
-            SimulateConfig(config.project, str(config.taste), annotators=config.annotators, seed=seed),
-        )
+        some = SimulateConfig(config.project, str(config.taste), annotators=config.annotators, seed=seed)
+        return simulate.run(project, some)
+
+    def moved(unfinished: str | None) -> Run:
+        if config.policy == "dpo":
+            return learned(dpo.run, settings(DpoConfig, "dpo", base=policy))(unfinished)
+        ppo = settings(PpoConfig, "ppo", base=policy, reward=(found["reward"],), source=config.source)
+        return learned(ppo_train.run, ppo)(unfinished)
 
     steps: dict[str, Callable[[str | None], Run]] = {
         "sample": sampled,
         "votes": voted,
-        "reward": learned(reward.run, RewardConfig(base=str(config.base), seed=seed, **where)),
+        "reward": learned(reward.run, settings(RewardConfig, "reward", base=str(config.base))),
+        "policy": moved,
     }
-    if config.policy == "ppo":
-        settings: Any = PpoConfig(base=policy, reward=(found.get("reward", ""),), seed=seed, **where)
-        # the reward's id is known when its step is done
-        steps["policy"] = lambda unfinished: learned(
-            ppo_train.run, replace(settings, reward=(found["reward"],))
-        )(unfinished)
-    else:
-        steps["policy"] = learned(dpo.run, DpoConfig(base=policy, seed=seed, **where))
     if config.eval:
         steps["eval"] = lambda _: evaluate.run(
             project,
-            EvalConfig(
-                models=tuple(dict.fromkeys((str(config.base), policy, found["policy"]))), baseline=str(config.base),
-                reward=found["reward"], taste=config.taste, source=config.source, seed=config.seed, **where,
+            settings(
+                EvalConfig, "eval", models=tuple(dict.fromkeys((str(config.base), policy, found["policy"]))),
+                baseline=str(config.base), reward=found["reward"], taste=config.taste, source=config.source, seed=config.seed,
             ),
         )  # fmt: skip
     return steps

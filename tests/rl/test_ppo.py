@@ -224,6 +224,7 @@ def test_value_warm_up_leaves_the_policy_alone(project: Project) -> None:
     [
         ({"batch_size": 10, "k": 4}, "multiple of -k 4"),
         ({"minibatches": 9}, "--minibatches 9"),
+        ({"value_warmup": 4}, "leaves none to the policy"),
         ({"temperature": 0.0}, "PPO learns from chance"),
         ({"kl": -1.0}, "--kl 0 or more"),
         ({"kl": 0.0, "kl_target": 6.0}, "--kl-target needs"),
