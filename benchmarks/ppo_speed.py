@@ -63,17 +63,15 @@ def main() -> None:
     finish(
         "ppo_speed", ratios,
         {"episodes": fast["ours"], "episodes_k4": fast["ours_k4"], "memory": big["ours"], "memory_vs_sft": big["ours"]},
-        {"episodes": {**fast[best], "side": best}, "episodes_k4": fast[best], "memory": big["trl"], "memory_vs_sft": big["sft"]},
-        {"episodes_per_rollout": EPISODES, "tokens": TOKENS, "repeats": given.repeats, "quick": given.quick, "peer": PEER},
+        {"episodes": fast[best], "episodes_k4": fast[best], "memory": big["trl"], "memory_vs_sft": big["sft"]},
+        {"episodes_per_rollout": EPISODES, "tokens": TOKENS, "repeats": given.repeats, "quick": given.quick, "peer": PEER, "peer_side": best},
     )  # fmt: skip
 
 
 def prepare(folder: Path, quick: bool) -> None:
     """A fine-tuned model, a reward on it, the same reward as a classifier; and a large random model."""
     from one_hour import start
-    from peft import PeftModel
-    from safetensors.torch import load_file
-    from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     from palate.builtin import __path__ as builtin
     from palate.config import RewardConfig, SimulateConfig
@@ -83,7 +81,7 @@ def prepare(folder: Path, quick: bool) -> None:
     from palate.reward import train as reward
     from palate.reward.model import RewardModel
 
-    project = start(folder / "project", 300, 4, 0, quick)
+    project = start(folder / "project", 40 if quick else 300, 4, 0, quick)
     simulate.run(project, SimulateConfig(project.folder, "vivid"))
     reward.run(project, RewardConfig(project.folder, learning_curve=False))
     with project.store() as store:
@@ -94,39 +92,29 @@ def prepare(folder: Path, quick: bool) -> None:
     start_model, judge = project.folder / "runs/sft-1/model", project.folder / "runs/reward-1/reward"
     (folder / "small").symlink_to(start_model)
     (folder / "small_reward").symlink_to(judge)
-    _classifier(
-        folder / "small_classifier",
-        start_model,
-        judge,
-        PeftModel,
-        AutoModelForSequenceClassification,
-        load_file,
-    )
+    _classifier(folder / "small_classifier", start_model, judge)
 
     torch.manual_seed(0)
-    size = {**BIG, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2} if quick else BIG
+    size = {**BIG, "hidden_size": 96, "intermediate_size": 128, "num_hidden_layers": 2} if quick else BIG
     loaded = load(None, str(Path(builtin[0])), probe("cpu", "float32"))
     loaded.model = LlamaForCausalLM(LlamaConfig(**size, bos_token_id=1, eos_token_id=2, pad_token_id=0))
     loaded.model.lm_head.weight.data[2] = 0  # a random model's end token comes by chance
     save_model(loaded, folder / "big")
     big = load(None, str(folder / "big"), probe("cpu", "float32"))
     RewardModel.new(big, "lora", 512, 0, RANK).save(folder / "big_reward")
-    _classifier(
-        folder / "big_classifier",
-        folder / "big",
-        folder / "big_reward",
-        PeftModel,
-        AutoModelForSequenceClassification,
-        load_file,
-    )
+    _classifier(folder / "big_classifier", folder / "big", folder / "big_reward")
 
 
-def _classifier(target: Path, base: Path, judge: Path, peft: Any, classes: Any, load_file: Any) -> None:
+def _classifier(target: Path, base: Path, judge: Path) -> None:
     """The reward as TRL takes it: one merged model; its score is ours up to a constant."""
-    from transformers import AutoTokenizer
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-    model = classes.from_pretrained(str(base), num_labels=1, dtype=torch.float32)
-    model = peft.from_pretrained(model, str(judge)).merge_and_unload()
+    causal = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
+    merged = PeftModel.from_pretrained(causal, str(judge)).merge_and_unload()
+    model = AutoModelForSequenceClassification.from_pretrained(str(base), num_labels=1, dtype=torch.float32)
+    model.model.load_state_dict(merged.model.state_dict())
     scale = json.loads((judge / "reward.json").read_text())["std"]
     model.score.weight.data.copy_(load_file(judge / "head.safetensors")["weight"] / scale)
     model.config.pad_token_id = 0

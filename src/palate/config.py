@@ -474,7 +474,7 @@ class PpoConfig:
     """Only prompts from this source (of the train split)."""
     limit: int | None = None
     """Use at most this many prompts."""
-    steps: int = 60
+    steps: int = 40
     """Rollouts, each followed by updates."""
     batch_size: int = 128
     """Completions per rollout."""
