@@ -118,6 +118,16 @@ def report(done: list[dict[str, Any]], given: argparse.Namespace) -> None:
 
 def start(folder: Path, prompts: int, k: int, seed: int, quick: bool) -> Project:
     """Fine-tuned, sampled, with features; train prompts have comparisons of `k`, test prompts none."""
+    project = fine_tuned(folder, prompts, seed, quick)
+    sampling.run(
+        project, SampleConfig(folder, k=4, rank=(k,), split="train", source="ideas.jsonl", seed=seed)
+    )
+    features.add_missing(project, "auto", "auto")
+    return project
+
+
+def fine_tuned(folder: Path, prompts: int, seed: int, quick: bool) -> Project:
+    """A project with an SFT run, `prompts` training prompts and 200 held-out ones, nothing sampled yet."""
     Project.create(folder)
     project = Project.open(folder)
     shown, asked = folder / "demonstrations.jsonl", folder / "ideas.jsonl"
@@ -131,10 +141,6 @@ def start(folder: Path, prompts: int, k: int, seed: int, quick: bool) -> Project
     asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
     importing.run(project, ImportConfig((shown, asked), project=folder))
     sft.run(project, SftConfig(folder, seed=seed, limit=60 if quick else None))
-    sampling.run(
-        project, SampleConfig(folder, k=4, rank=(k,), split="train", source="ideas.jsonl", seed=seed)
-    )
-    features.add_missing(project, "auto", "auto")
     return project
 
 

@@ -1,9 +1,12 @@
 """Guards of online training: live signs of trouble, and the point from which more reward is no longer to be believed.
 
 Over-optimisation (Gao et al. 2023, https://arxiv.org/abs/2210.10760): along a run the learned reward rises for ever, what
-people would say rises and then falls. In d = sqrt(KL(policy || start)) the second follows R(d) = d (a - b log d)
-(section 3.2, reinforcement learning). What the votes say of the gain with certainty, its mean less CAUTION standard deviations
-of a Bayesian head (belief.py), stands in for people: the curve is fitted to it, and beyond its top nothing is to be won.
+people would say rises and then falls. In people's place stands what the votes say of the gain with some certainty: its mean less
+CAUTION standard deviations, by a Bayesian head on frozen features (belief.py). The policy is kept where that is largest, if it
+falls materially afterwards, and training ends when it has stayed below for PATIENCE points.
+
+The curve of Gao et al. in d = sqrt(KL(policy || start)), R(d) = d (a - b log d), is fitted to the same points and reported. It
+does not choose: a policy that collapses comes back nearer to its start, so the distance alone does not tell before from after.
 
     guard = Guard(mode, keep_every, folder, belief)
     guard.see(step, experience, roles)         # before the updates of a step
@@ -25,9 +28,10 @@ from palate.rl.belief import Belief
 from palate.rl.roles import POLICY, Roles
 from palate.rl.rollouts import Experience, Figures
 
-CAUTION = 2.0  # standard deviations taken off the mean gain
-FEWEST = 5  # points away from the start before the curve is believed
-PAST = 1.25  # d beyond so many times the top's: over-optimised
+CAUTION = 1.0  # standard deviations taken off the mean gain
+PATIENCE = 4  # points that all have to be worse before training ends
+MATERIAL = 0.1  # share of the largest certain gain that has to be lost, of at least 0.5 log-odds
+FEWEST = 5  # points away from the start before the curve is fitted
 
 
 class Point(NamedTuple):
@@ -91,16 +95,19 @@ class Guard:
             save_file(weights, self._file(step))
 
     def stops(self) -> bool:
-        """Whether the path is well past the top, so that going on makes it worse."""
-        curve = fit(self.path) if self.mode == "stop" else None
-        return curve is not None and self.path[-1].d > PAST * curve.top
+        """Whether what the votes say with certainty has been materially below its best for a while."""
+        if self.mode != "stop" or len(self.path) <= PATIENCE:
+            return False
+        best = self.path[best_of(self.path)]
+        return all(_lost(best, point) and point.step > best.step for point in self.path[-PATIENCE:])
 
     def end(self, roles: Roles) -> None:
-        """Put the kept policy of the largest certain gain back, where the run went past the top."""
-        curve = fit(self.path)
-        if curve is None or self.path[-1].d <= curve.top:
+        """Put the kept policy of the largest certain gain back, where the last one is materially worse."""
+        if not self.path:
             return
-        best = max(self.path, key=lambda point: curve.at(point.d))
+        best = self.path[best_of(self.path)]
+        if not _lost(best, self.path[-1]):
+            return
         self.chosen = best.step
         if self.folder is None:
             return
@@ -140,6 +147,18 @@ class Guard:
     def _file(self, step: int) -> Path:
         assert self.folder is not None
         return self.folder / f"policy-{step:05d}.safetensors"
+
+
+def best_of(path: Sequence[Point]) -> int:
+    """The place of the largest certain gain, each point averaged with its neighbours: a single batch is noisy."""
+    certain = np.array([point.certain for point in path])
+    smooth = [certain[max(0, i - 1) : i + 2].mean() for i in range(len(certain))]
+    return int(np.argmax(smooth))
+
+
+def _lost(best: Point, point: Point) -> bool:
+    """Whether a point is materially worse than the best."""
+    return point.certain < best.certain - MATERIAL * max(abs(best.certain), 0.5)
 
 
 def fit(path: Sequence[Point]) -> Curve | None:

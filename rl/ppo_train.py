@@ -24,7 +24,7 @@ from palate.parallel import team
 from palate.project import Project
 from palate.rl.belief import Belief
 from palate.rl.best_of_n import against_best_of_n
-from palate.rl.guards import Guard, warnings
+from palate.rl.guards import Guard, fit, warnings
 from palate.rl.ppo import Ppo
 from palate.rl.rewards import Part, open_rewards, parse
 from palate.rl.roles import POLICY, REFERENCE, VALUE, Roles
@@ -273,7 +273,7 @@ def _report(project: Project, active: ActiveRun, ppo: Ppo, task: Task) -> None:
     active.metrics(
         steps=len(history), episodes=len(history) * config.batch_size, kept_step=ppo.guard.chosen,
         reward_before=bar.reward[0], reward=own.reward, kl=own.kl, length=own.length, stop_rate=own.stop_rate,
-        best_of_n=bar.record(), seconds={name: round(value, 1) for name, value in seconds.items()},
+        best_of_n=bar.record(), gao_curve=fit(ppo.guard.path), seconds={name: round(value, 1) for name, value in seconds.items()},
         **{f"train_{name}": sum(row[name] for row in history[-size:]) / size
            for name in ("reward", "kl", "entropy", "explained_variance")},
     )  # fmt: skip
@@ -284,7 +284,8 @@ def _report(project: Project, active: ActiveRun, ppo: Ppo, task: Task) -> None:
         f"  {where}: reward {bar.reward[0]:+.2f} -> {own.reward:+.2f}, {own.kl:.1f} nats from {task.ref}, "
         f"{own.length:.0f} tokens, {own.stop_rate:.0%} end by themselves"
     )
-    print(f"  {bar.sentence(own.reward, own.kl)}")
+    if config.best_of > 1:
+        print(f"  {bar.sentence(own.reward, own.kl)}")
     for sentence in (ppo.guard.sentence(), *warnings(history)):
         if sentence:
             print(f"  {sentence}")

@@ -9,7 +9,7 @@ import pytest
 from palate.linear_head import LinearHead
 from palate.reward.features import Projection
 from palate.rl.belief import Belief
-from palate.rl.guards import CAUTION, Curve, Guard, Point, fit, warnings
+from palate.rl.guards import CAUTION, Curve, Guard, Point, best_of, fit, warnings
 
 
 def path(a: float, b: float, distances: list[float], noise: float = 0.0) -> list[Point]:
@@ -39,22 +39,37 @@ def test_fit_finds_the_curve() -> None:
     assert fit(path(2.0, 1.0, [0.0, 0.5, 1.0])) is None
 
 
-def test_guard_stops_past_the_top_and_not_before() -> None:
-    rising, past = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5], [0.0, 0.5, 1.0, 2.0, 3.0, 4.0]
-    for mode, distances, stops in (("stop", rising, False), ("stop", past, True), ("warn", past, False)):
-        guard = Guard(mode, 3, None, path=path(2.0, 1.0, distances))  # type: ignore[arg-type]
-        assert guard.stops() == stops
-    guard = Guard("stop", 3, None, path=path(2.0, 1.0, rising))
-    guard.end(None)  # type: ignore[arg-type]  # nothing to put back: roles are not touched
+def along(*certain: float) -> list[Point]:
+    """Points every third step whose certain gain is as given."""
+    return [Point(3 * i, float(i), 0.5 * i, value + CAUTION * 0.1, 0.1) for i, value in enumerate(certain)]
+
+
+def test_guard_stops_when_it_stays_materially_worse() -> None:
+    rising, past = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5), (0.0, 1.0, 2.0, 2.1, 2.0, 1.0, 0.5, 0.4, 0.0)
+    dip = (0.0, 1.0, 2.0, 2.1, 1.0, 0.9, 2.0, 2.1, 2.2)
+    for mode, certain, stops in (("stop", rising, False), ("stop", past, True), ("warn", past, False), ("stop", dip, False), ("stop", past[:7], False)):  # fmt: skip
+        assert Guard(mode, 3, None, path=along(*certain)).stops() == stops  # type: ignore[arg-type]
+
+
+def test_guard_keeps_the_best_where_the_last_is_materially_worse() -> None:
+    guard = Guard("stop", 3, None, path=along(0.0, 1.0, 2.0, 1.95, 2.0, 1.95))
+    guard.end(None)  # type: ignore[arg-type]  # a plateau: roles are not touched
     assert guard.chosen is None
-    guard = Guard("stop", 3, None, path=path(2.0, 1.0, past))
+    guard = Guard("warn", 3, None, path=along(0.0, 1.0, 2.0, 2.1, 2.0, 0.5, 0.4))
     guard.end(None)  # type: ignore[arg-type]
-    assert guard.chosen == 12  # d = 3 is nearest to e
+    assert guard.chosen == 9
     guard.belief = Belief(
         Projection(np.zeros(2, np.float32), np.eye(2, dtype=np.float32)), LinearHead.prior(2)
     )
     said = guard.sentence()
-    assert "kept the policy of step 12 (9.0 nats, reward +3.00)" in said and "step 15 (16.0 nats)" in said
+    assert (
+        "kept the policy of step 9 (3.0 nats, reward +1.50): from there to step 18 (6.0 nats) the reward rose to +3.00"
+        in said
+    )
+    assert "went from +2.10 to +0.40 log-odds" in said
+    lucky = along(0.0, 1.0, 3.0, 1.0, 2.0, 2.4, 2.3, 1.5)  # one batch was lucky
+    assert best_of(lucky) == 5
+    Guard("stop", 3, None).end(None)  # type: ignore[arg-type]  # nothing seen
 
 
 def test_without_votes_it_says_so_and_chooses_nothing() -> None:

@@ -17,7 +17,7 @@ from palate.project import Project
 from palate.reward import train as reward_train
 from palate.rl import ppo_train
 from palate.rl.guards import Guard
-from palate.rl.ppo import Ppo, _endless, check_first_ratio, step_seed
+from palate.rl.ppo import Ppo, _endless, check_first_ratio, check_sampling, step_seed
 from palate.rl.rewards import open_rewards, parse
 from palate.rl.roles import POLICY, VALUE, Roles
 from palate.rl.rollouts import collect
@@ -174,6 +174,7 @@ def test_detail_9_and_10_a_runs_rewards_are_normalised_and_of_the_same_tokens(
         project, RewardConfig(project.folder, device="cpu", dtype="float32", learning_curve=False)
     )
     run = ppo_train.run(project, config(project, reward=(), guard="stop", steps=2, best_of=0))
+    assert "no votes to hold the policy against" not in capsys.readouterr().out
     assert run.config["reward"] == ["reward-1"] and run.parents == ("reward-1",)
     row = json.loads((Path(run.path) / "metrics.jsonl").read_text().splitlines()[0])
     assert row["reward/reward-1"] == pytest.approx(row["reward"]) and row["reward_uncertainty"] > 0
@@ -194,6 +195,16 @@ def test_detail_18_a_first_ratio_that_is_not_1_is_refused(project: Project) -> N
     ppo = built(project, config(project))
     assert not any(module.training for module in ppo.roles.policy.modules())
     assert all(p.dtype == torch.float32 for p in ppo.roles.parameters(POLICY).values())
+
+
+def test_details_4_and_5_what_is_sampled_from_is_what_is_scored(project: Project) -> None:
+    ppo = built(project, config(project, temperature=0.7))
+    experience = rollout(ppo)
+    assert abs(experience.figures["sampler_gap"]) < 1e-5
+    check_sampling(experience, ppo.roles.loaded)
+    experience.figures["sampler_gap"] = -0.1  # as with a filter: the sampler was surer than the model
+    with pytest.raises(DoctorError, match=r"differ from those that are scored by -0\.100 nats"):
+        check_sampling(experience, ppo.roles.loaded)
 
 
 def test_detail_12_coefficient_adapts_to_its_target(project: Project) -> None:
