@@ -34,6 +34,7 @@ def ours(model: Any, rows: list[dict[str, Any]]) -> dict[str, float]:
     from palate.hardware import probe
     from palate.models import lora
     from palate.rl import dpo
+    from palate.rl.objective import Objective
     from palate.sequences import EncodedTree
     from palate.training import batches, token_budget
     from palate.tree import TreeForward
@@ -45,9 +46,10 @@ def ours(model: Any, rows: list[dict[str, Any]]) -> dict[str, float]:
     steps = batches(len(rows), BATCH, 1, seed=0)
     budget = token_budget(model.config, hardware)
     plain = TreeForward.of(model, hardware)
-    known = dpo.prepare(plain, [{"pairs": [pair]}] * len(rows), trees, steps, budget)
+    objective = Objective(beta=0.1)
+    known = dpo.prepare(plain, [{"pairs": [pair]}] * len(rows), trees, steps, budget, objective)
     forward = replace(plain, model=lora(model, 16, 32, seed=0))
-    history = dpo.optimise(forward, known, steps, 1e-4, 0.1, 0.0, budget, lambda *_, **__: None)
+    history = dpo.optimise(forward, known, steps, 1e-4, objective, budget, lambda *_, **__: None)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "steps": len(history), "first_loss": history[0]["loss"]}
 

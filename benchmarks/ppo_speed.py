@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 import torch
-from common import arguments, finish, in_turn, medians, own_environment, tell
+from common import arguments, finish, in_turn, medians, own_environment, peak_bytes, tell
 
 EPISODES, TOKENS, MINIBATCHES, EPOCHS, RATE = 64, 64, 2, 2, 1e-3
 RANK = 16
@@ -184,7 +184,7 @@ def trl(given: Any, steps: int) -> None:
         trainer = PPOTrainer(
             args=PPOConfig(
                 output_dir=scratch, use_cpu=True, bf16=given.side == "trl_bf16", gradient_checkpointing=False,
-                per_device_train_batch_size=episodes // MINIBATCHES, gradient_accumulation_steps=1,
+                per_device_train_batch_size=episodes, gradient_accumulation_steps=1,
                 num_mini_batches=MINIBATCHES, num_ppo_epochs=EPOCHS, total_episodes=episodes * rollouts,
                 response_length=tokens, stop_token_id=encoder.stop_ids[0], temperature=1.0, learning_rate=RATE,
                 missing_eos_penalty=1.0, kl_coef=0.05, num_sample_generations=0, save_strategy="no", report_to="none",
@@ -230,12 +230,9 @@ def sft(given: Any, steps: int) -> None:
 
 def told(seconds: float, episodes: int, reward: float, bare: int) -> None:
     """Figures of a side; memory is the peak above the interpreter with its libraries."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     tell({
         "seconds_per_episode": seconds / episodes, "episodes_per_second": episodes / seconds, "reward": reward,
-        "memory_mb": (peak - bare) / 1e6,
+        "memory_mb": (peak_bytes() - bare) / 1e6,
     })  # fmt: skip
 
 

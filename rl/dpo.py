@@ -9,14 +9,14 @@ the loop (training.py), the tree (tree.py).
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from palate.checkpoints import Checkpoints
 from palate.config import DpoConfig, UserError
@@ -28,11 +28,13 @@ from palate.project import Project
 from palate.reward import annotators
 from palate.reward.accuracy import Accuracy, accuracy
 from palate.reward.annotators import Annotators
-from palate.rl.losses import dpo_loss
+from palate.reward.losses import tie_start
+from palate.rl.guards import likelihood_verdict
+from palate.rl.losses import implicit_rewards
+from palate.rl.objective import Objective, Preferences
 from palate.runs import ActiveRun
 from palate.sequences import EncodedTree
 from palate.training import (
-    Pairs,
     Stats,
     batches,
     encode,
@@ -42,21 +44,7 @@ from palate.training import (
 )
 from palate.tree import TreeForward, micro_batches
 
-DRIFT = -0.5  # nats per token below the reference at which chosen completions are being unlearned too
 STANDSTILL = 0.05  # a mean margin below this after training: nothing was learned
-
-
-@dataclass(frozen=True)
-class Preferences:
-    """Rankings ready for DPO, row by row: trees, their decided pairs, what the reference thinks of them."""
-
-    trees: list[EncodedTree]
-    pairs: list[list[dict[str, Any]]]
-    reference: list[Tensor]  # (K,) log-probabilities
-
-    def weights(self) -> list[float]:
-        """What each ranking adds to a batch's weight: its votes, less what they left undecided."""
-        return [sum(pair["weight"] for pair in pairs) for pairs in self.pairs]
 
 
 def run(project: Project, asked: DpoConfig) -> Run:
@@ -66,7 +54,8 @@ def run(project: Project, asked: DpoConfig) -> Run:
         loaded = load(project, ref, hardware)
         check_template(project.known(active.record.parents), loaded.encoder.template_hash)
         active.update(template_hash=loaded.encoder.template_hash)
-        rows = [row for row in taken.table.to_pylist() if any(not pair["tie"] for pair in row["pairs"])]
+        objective = objective_of(config, taken.table)
+        rows = [row for row in taken.table.to_pylist() if objective.counting(row["pairs"])]
         train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
         if not train:
             raise UserError("no vote on a training prompt prefers one completion to another; rank some first")
@@ -77,33 +66,30 @@ def run(project: Project, asked: DpoConfig) -> Run:
         steps = batches(len(train), config.batch_size, config.epochs, config.seed)
         budget = token_budget(loaded.model.config, hardware)
         plain = TreeForward.of(loaded.model, hardware)
-        known = prepare(plain, train, encode(train, loaded.encoder, config.max_length), steps, budget)
+        known = prepare(
+            plain, train, encode(train, loaded.encoder, config.max_length), steps, budget, objective
+        )
         held_out = prepare(
-            plain, test, encode(test, loaded.encoder, config.max_length), [range(len(test))], budget
+            plain,
+            test,
+            encode(test, loaded.encoder, config.max_length),
+            [range(len(test))],
+            budget,
+            objective,
         )
         _cache_reference(active.path, [*train, *test], [*known.reference, *held_out.reference])
 
         policy = lora(loaded.model, config.lora_rank, 2 * config.lora_rank, config.seed)
         forward = replace(plain, model=policy)
         check_trainable(policy)
-        check_step0(_start_loss(forward, known, steps[0], config, budget))
+        check_step0(*_start_losses(forward, known, steps[0], objective, budget))
         before = fingerprint(policy)
         rate = config.learning_rate or default_learning_rate(loaded.weights)
-        history = optimise(
-            forward,
-            known,
-            steps,
-            rate,
-            config.beta,
-            config.label_smoothing,
-            budget,
-            active.log,
-            Checkpoints(active),
-        )
+        history = optimise(forward, known, steps, rate, objective, budget, active.log, Checkpoints(active))
         check_moved(before, fingerprint(policy))
         save_adapter(policy, active.path / "adapter")
         active.update(artefact={"kind": "adapter", "path": "adapter", "base": ref})
-        _report(active, history, _held_out_accuracy(forward, test, held_out, config.beta, budget))
+        _report(active, history, _held_out_accuracy(forward, test, held_out, objective, budget))
     return active.record
 
 
@@ -154,19 +140,46 @@ def default_learning_rate(weights: int) -> float:
     return 1e-3 if weights < 20e6 else 1e-4 if weights < 1e9 else 2e-5
 
 
+def objective_of(config: DpoConfig, table: pa.Table) -> Objective:
+    """What the settings ask for; a model of ties starts from the share of ties among the pairs."""
+    if config.objective == "plackett_luce" and (config.loss != "sigmoid" or config.ties != "drop"):
+        raise UserError(
+            "--objective plackett_luce has a loss of its own and no ties: leave --loss and --ties as they are"
+        )
+    if config.ties in ("davidson", "rao_kupper") and config.loss in ("ipo", "hinge"):
+        raise UserError(
+            f"--ties {config.ties} gives probabilities, which --loss {config.loss} has none of: take half or drop"
+        )
+    if config.objective == "plackett_luce" and config.view is not None:
+        raise UserError(
+            "--objective plackett_luce takes whole rankings, and a view makes pairs of them: leave --view out"
+        )
+    if config.sft_weight < 0 or not 0 <= config.label_smoothing < 0.5 or config.beta <= 0:
+        raise UserError("--sft-weight takes 0 or more, --label-smoothing 0 to 0.5, --beta more than 0")
+    tie = None
+    if config.ties in ("davidson", "rao_kupper"):
+        pairs = [pair for pairs in table["pairs"].to_pylist() for pair in pairs]
+        tie = nn.Parameter(tie_start(sum(pair["tie"] for pair in pairs) / max(1, len(pairs))))
+    return Objective(
+        config.beta, config.loss, config.label_smoothing, config.ties, config.strength, config.length_normalised,
+        config.sft_weight, config.objective == "plackett_luce", tie,
+    )  # fmt: skip
+
+
 def prepare(
     forward: TreeForward,
     rows: Sequence[dict[str, Any]],
     trees: list[EncodedTree],
     steps: Sequence[Sequence[int]],
     budget: int,
+    objective: Objective,
 ) -> Preferences:
-    """The decided pairs of `rows`, and the log-probabilities of the model as it is: the reference.
+    """The pairs of `rows` that count, and the log-probabilities of the model as it is: the reference.
 
     Rows are grouped as in the first pass of `steps`, so that before the first step the policy computes the very
     same numbers, whatever the rounding of its arithmetic.
     """
-    pairs = [[pair for pair in row["pairs"] if not pair["tie"]] for row in rows]
+    pairs = [objective.counting(row["pairs"]) for row in rows]
     reference = [torch.full((len(tree.completions),), math.nan) for tree in trees]
     seen: set[int] = set()
     with torch.no_grad():
@@ -187,62 +200,34 @@ def optimise(
     known: Preferences,
     steps: Sequence[Sequence[int]],
     learning_rate: float,
-    beta: float,
-    label_smoothing: float,
+    objective: Objective,
     budget: int,
     log: Callable[..., None],
     checkpoints: Checkpoints | None = None,
 ) -> list[Stats]:
-    """Train the adapters of `forward.model`; returns the figures of each step."""
+    """Train the adapters of `forward.model`, and the model of ties where there is one; returns the figures of each step."""
 
     def micro_loss(rows: list[int]) -> tuple[Tensor, Stats]:
-        return _pair_losses(forward, known, rows, beta, label_smoothing)
+        return objective.sums(forward, known, rows)
 
-    weights = known.weights()
+    model = forward.model
+    if objective.tie is not None:
+        objective.tie.data = objective.tie.data.to(forward.hardware.device)
+        model = nn.ModuleDict({"policy": forward.model, "tie": nn.ParameterList([objective.tie])})
     return fit(
-        "dpo", forward.model, known.trees, weights, steps, micro_loss, learning_rate, budget, log, checkpoints
+        "dpo", model, known.trees, known.weights(), steps, micro_loss, learning_rate, budget, log, checkpoints
     )
 
 
-def _pair_losses(
-    forward: TreeForward, known: Preferences, rows: Sequence[int], beta: float, label_smoothing: float
-) -> tuple[Tensor, Stats]:
-    """Weighted sums over the pairs of `rows`: the loss, and what to watch."""
-    trees = [known.trees[row] for row in rows]
-    policy = torch.cat(forward.logprobs(trees))
-    reference = torch.cat([known.reference[row] for row in rows])
-    pairs = Pairs.of([known.pairs[row] for row in rows], [len(t.completions) for t in trees], policy.device)
-    won, lost = pairs.winners, pairs.losers
-    losses, chosen, rejected = dpo_loss(
-        policy[won],
-        policy[lost],
-        reference[won],
-        reference[lost],
-        beta,
-        pairs.flips.clamp(min=label_smoothing),
-    )
-    lengths = torch.tensor([len(c) for tree in trees for c in tree.completions], device=policy.device)
-    watched = torch.stack(
-        [
-            (chosen > rejected).float() + 0.5 * (chosen == rejected).float(),
-            chosen - rejected,
-            chosen / beta / lengths[won],
-            (policy[won] - reference[won]).detach().abs(),
-        ]
-    )
-    right, margin, per_token, distance = (pairs.weights * watched).sum(1).tolist()
-    stats = {"accuracy": right, "margin": margin, "chosen_nats_per_token": per_token, "distance": distance}
-    return (pairs.weights * losses).sum(), stats
-
-
-def _start_loss(
-    forward: TreeForward, known: Preferences, step: Sequence[int], config: DpoConfig, budget: int
-) -> float:
-    """The loss of the first micro-batch before anything is trained: ln 2, as the policy is its reference."""
+def _start_losses(
+    forward: TreeForward, known: Preferences, step: Sequence[int], objective: Objective, budget: int
+) -> tuple[float, float]:
+    """(the loss of the first micro-batch before anything is trained, what it is where the policy is its reference)."""
     rows = [step[i] for i in micro_batches([known.trees[row] for row in step], budget)[0]]
+    plain = replace(objective, sft_weight=0.0)  # imitation is no comparison with the reference
     with torch.no_grad():
-        loss, _ = _pair_losses(forward, known, rows, config.beta, config.label_smoothing)
-    return loss.item() / sum(known.weights()[row] for row in rows)
+        loss, _ = plain.sums(forward, known, rows)
+    return loss.item() / sum(known.weights()[row] for row in rows), objective.start(known, rows)
 
 
 def _cache_reference(folder: Path, rows: Sequence[dict[str, Any]], reference: Sequence[Tensor]) -> None:
@@ -258,14 +243,22 @@ def _cache_reference(folder: Path, rows: Sequence[dict[str, Any]], reference: Se
 
 
 def _held_out_accuracy(
-    forward: TreeForward, rows: Sequence[dict[str, Any]], known: Preferences, beta: float, budget: int
+    forward: TreeForward,
+    rows: Sequence[dict[str, Any]],
+    known: Preferences,
+    objective: Objective,
+    budget: int,
 ) -> Accuracy | None:
     """Agreement of the implicit reward, beta log(policy / reference), with votes on held-out prompts."""
     rewards: list[list[float]] = [[] for _ in rows]
     with torch.no_grad():
         for group in micro_batches(known.trees, budget):
             for row, logprobs in zip(group, forward.logprobs([known.trees[i] for i in group]), strict=True):
-                rewards[row] = (beta * (logprobs - known.reference[row])).tolist()
+                lengths = torch.tensor([len(c) for c in known.trees[row].completions]).to(logprobs.device)
+                by_token = lengths if objective.length_normalised or objective.loss == "ipo" else None
+                rewards[row] = implicit_rewards(
+                    logprobs, known.reference[row], objective.beta, by_token
+                ).tolist()
     return accuracy(rows, rewards)
 
 
@@ -275,22 +268,21 @@ def _report(active: ActiveRun, history: Sequence[Stats], held_out: Accuracy | No
     last = {name: sum(stats[name] for stats in tail) / len(tail) for name in tail[0]}
     active.metrics(
         loss=last["loss"], accuracy=last["accuracy"], margin=last["margin"],
-        chosen_nats_per_token=last["chosen_nats_per_token"], steps=len(history),
+        chosen_nats_per_token=last["chosen_nats_per_token"], rejected_nats_per_token=last["rejected_nats_per_token"],
+        steps=len(history),
         held_out=held_out.metrics() if held_out else None,
     )  # fmt: skip
     print(
         f"  loss {history[0]['loss']:.3f} -> {last['loss']:.3f}, accuracy {history[0]['accuracy']:.2f} -> "
         f"{last['accuracy']:.2f}, margin {last['margin']:.2f}, "
-        f"chosen {last['chosen_nats_per_token']:+.3f} nats/token against the reference"
+        f"chosen {last['chosen_nats_per_token']:+.3f} and rejected {last['rejected_nats_per_token']:+.3f} nats/token against "
+        "the reference"
     )
+    print(f"  {likelihood_verdict(last['chosen_nats_per_token'], last['rejected_nats_per_token'])}")
     if held_out:
         print(f"  held-out prompts, implicit reward (before: 50 %): {held_out}")
     else:
         print("  held-out prompts: no votes there, so nothing says whether this generalises")
-    if last["chosen_nats_per_token"] < DRIFT:
-        print(
-            "  warning: chosen completions became much less likely too; lower --learning-rate or --epochs, or raise --beta"
-        )
     if last["margin"] < STANDSTILL:
         print("  warning: chosen and rejected hardly moved apart; raise --learning-rate or --epochs")
     print(f"made {active.path / 'adapter'}")

@@ -2,8 +2,10 @@
 
 Over-optimisation (Gao et al. 2023, https://arxiv.org/abs/2210.10760): along a run the learned reward rises for ever, what
 people would say rises and then falls. In people's place stands what the votes say of the gain with some certainty: its mean less
-CAUTION standard deviations, by a Bayesian head on frozen features (belief.py). The policy is kept where that is largest, if it
-falls materially afterwards, and training ends when it has stayed below for PATIENCE points.
+CAUTION standard deviations, by a Bayesian head on frozen features (belief.py). Distance has a price too, as a policy that goes
+on for little gain mostly grows monotonous: PRICE of the largest gain per nat. The policy is kept where the rest is largest, and
+training ends when it has been materially below that for PATIENCE points. Both numbers were chosen on seeds that
+benchmarks/over_optimisation.py does not report.
 
 The curve of Gao et al. in d = sqrt(KL(policy || start)), R(d) = d (a - b log d), is fitted to the same points and reported. It
 does not choose: a policy that collapses comes back nearer to its start, so the distance alone does not tell before from after.
@@ -28,9 +30,12 @@ from palate.rl.belief import Belief
 from palate.rl.roles import POLICY, Roles
 from palate.rl.rollouts import Experience, Figures
 
-CAUTION = 1.0  # standard deviations taken off the mean gain
+CAUTION = 0.5  # standard deviations taken off the mean gain
+PRICE = 0.025  # of the largest certain gain, per nat
 PATIENCE = 4  # points that all have to be worse before training ends
-MATERIAL = 0.1  # share of the largest certain gain that has to be lost, of at least 0.5 log-odds
+MATERIAL = 0.1  # of the largest certain gain: what has to be lost
+STILL = 0.01  # nats per token: no change
+DRIFT = -0.5  # nats per token below the reference at which chosen answers are being unlearned too
 FEWEST = 5  # points away from the start before the curve is fitted
 
 
@@ -95,23 +100,23 @@ class Guard:
             save_file(weights, self._file(step))
 
     def stops(self) -> bool:
-        """Whether what the votes say with certainty has been materially below its best for a while."""
+        """Whether the path has been materially worse than at its best for a while."""
         if self.mode != "stop" or len(self.path) <= PATIENCE:
             return False
-        best = self.path[best_of(self.path)]
-        return all(_lost(best, point) and point.step > best.step for point in self.path[-PATIENCE:])
+        best, lost = losses(self.path)
+        return best < len(self.path) - PATIENCE and all(one > MATERIAL for one in lost[-PATIENCE:])
 
     def end(self, roles: Roles) -> None:
-        """Put the kept policy of the largest certain gain back, where the last one is materially worse."""
+        """Put the best of the kept policies back, where the last one is materially worse."""
         if not self.path:
             return
-        best = self.path[best_of(self.path)]
-        if not _lost(best, self.path[-1]):
+        best, lost = losses(self.path)
+        if lost[-1] <= MATERIAL:
             return
-        self.chosen = best.step
+        self.chosen = self.path[best].step
         if self.folder is None:
             return
-        weights = load_file(self._file(best.step))
+        weights = load_file(self._file(self.chosen))
         with torch.no_grad():
             for name, parameter in roles.parameters(POLICY).items():
                 parameter.copy_(weights[name])
@@ -126,8 +131,8 @@ class Guard:
         last = self.path[-1]
         return (
             f"kept the policy of step {self.chosen} ({kept.kl:.1f} nats, reward {kept.reward:+.2f}): from there to step "
-            f"{last.step} ({last.kl:.1f} nats) the reward rose to {last.reward:+.2f}, but what the votes say with certainty "
-            f"went from {kept.certain:+.2f} to {last.certain:+.2f} log-odds"
+            f"{last.step} ({last.kl:.1f} nats) the reward went to {last.reward:+.2f}, but what the votes say with some certainty "
+            f"went from {kept.certain:+.2f} to {last.certain:+.2f} log-odds, too little for the distance"
         )
 
     def record(self) -> dict[str, Any]:
@@ -149,16 +154,19 @@ class Guard:
         return self.folder / f"policy-{step:05d}.safetensors"
 
 
-def best_of(path: Sequence[Point]) -> int:
-    """The place of the largest certain gain, each point averaged with its neighbours: a single batch is noisy."""
+def losses(path: Sequence[Point]) -> tuple[int, list[float]]:
+    """(the place of the best point, what every point is worth less than it, in shares of the largest certain gain).
+
+    A point is worth its certain gain less the price of its distance, averaged with its neighbours': a batch is noisy. While
+    nothing is gained with certainty, nothing can be lost: the last point is the best.
+    """
     certain = np.array([point.certain for point in path])
-    smooth = [certain[max(0, i - 1) : i + 2].mean() for i in range(len(certain))]
-    return int(np.argmax(smooth))
-
-
-def _lost(best: Point, point: Point) -> bool:
-    """Whether a point is materially worse than the best."""
-    return point.certain < best.certain - MATERIAL * max(abs(best.certain), 0.5)
+    largest = float(certain.max())
+    if largest <= 0:
+        return len(path) - 1, [0.0] * len(path)
+    worth = certain / largest - PRICE * np.array([max(point.kl, 0.0) for point in path])
+    smooth = np.array([worth[max(0, i - 1) : i + 2].mean() for i in range(len(worth))])
+    return int(smooth.argmax()), (smooth.max() - smooth).tolist()
 
 
 def fit(path: Sequence[Point]) -> Curve | None:
@@ -170,6 +178,25 @@ def fit(path: Sequence[Point]) -> Curve | None:
     y = np.array([point.certain for point in away])
     (a, b), *_ = np.linalg.lstsq(np.stack([d, -d * np.log(d)], 1), y, rcond=None)
     return Curve(float(a), float(b))
+
+
+def likelihood_verdict(chosen: float, rejected: float) -> str:
+    """What became of the answers that DPO learned from, in nats per token against the reference; a plain sentence.
+
+    A margin can grow while both become less likely: the probability then goes to answers that nobody has ranked.
+    """
+    if chosen >= -STILL:
+        fate = "rose" if chosen > STILL else "stayed as likely as they were"
+        return f"verdict: chosen answers {fate}, rejected ones {'fell' if rejected < -STILL else 'hardly moved'}: as it should be"
+    if chosen < DRIFT:
+        return (
+            "verdict: chosen answers became much less likely too, so the model writes what nobody has ranked: lower "
+            "--learning-rate or --epochs, raise --beta, or hold them with --sft-weight 0.1"
+        )
+    return (
+        "verdict: chosen answers became a little less likely, rejected ones more so: usual, and harmless if palate eval says "
+        "so; --sft-weight holds them"
+    )
 
 
 def warnings(history: Sequence[Figures]) -> list[str]:

@@ -426,6 +426,20 @@ class DpoConfig:
     beta: float = 0.3
     """How dear it is to leave the reference (Rafailov et al. 2023, eq. 7). With a few hundred rankings 0.1, the
     paper's value, wanders off: longer answers, no better ones."""
+    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
+    """Of a pair's margin: DPO's own, IPO (Azar et al. 2023), SLiC's hinge, or the unbiased estimate under flipped votes
+    (Chowdhury et al. 2024, with --label-smoothing or --annotator-model flips)."""
+    objective: Literal["pairs", "plackett_luce"] = "pairs"
+    """All pairs of a ranking, or the ranking as a sequence of choices (Plackett-Luce)."""
+    ties: Literal["drop", "half", "davidson", "rao_kupper"] = "drop"
+    """Ties are left out, count as half a win each way, or have a probability of their own."""
+    strength: Literal["ignore", "scale", "margin"] = "ignore"
+    """What "much better" does: weigh the pair more, or demand a larger margin (ODPO, Amini et al. 2024)."""
+    length_normalised: bool = False
+    """Rewards are means over tokens instead of sums, so that long answers move no margin by their length; --beta then wants
+    about the length of an answer times its usual value."""
+    sft_weight: float = 0.0
+    """Add so much of the best answers' negative log-likelihood per token (Pang et al. 2024): keeps them from falling."""
     label_smoothing: float = 0.0
     """Assumed share of flipped votes (conservative DPO)."""
     annotator_model: Literal["flips", "off"] = "off"

@@ -9,7 +9,7 @@ import pytest
 from palate.linear_head import LinearHead
 from palate.reward.features import Projection
 from palate.rl.belief import Belief
-from palate.rl.guards import CAUTION, Curve, Guard, Point, best_of, fit, warnings
+from palate.rl.guards import CAUTION, Curve, Guard, Point, fit, losses, warnings
 
 
 def path(a: float, b: float, distances: list[float], noise: float = 0.0) -> list[Point]:
@@ -39,9 +39,9 @@ def test_fit_finds_the_curve() -> None:
     assert fit(path(2.0, 1.0, [0.0, 0.5, 1.0])) is None
 
 
-def along(*certain: float) -> list[Point]:
-    """Points every third step whose certain gain is as given."""
-    return [Point(3 * i, float(i), 0.5 * i, value + CAUTION * 0.1, 0.1) for i, value in enumerate(certain)]
+def along(*certain: float, nats: float = 0.1) -> list[Point]:
+    """Points every third step whose certain gain is as given, `nats` apart."""
+    return [Point(3 * i, nats * i, 0.5 * i, value + CAUTION * 0.1, 0.1) for i, value in enumerate(certain)]
 
 
 def test_guard_stops_when_it_stays_materially_worse() -> None:
@@ -63,13 +63,22 @@ def test_guard_keeps_the_best_where_the_last_is_materially_worse() -> None:
     )
     said = guard.sentence()
     assert (
-        "kept the policy of step 9 (3.0 nats, reward +1.50): from there to step 18 (6.0 nats) the reward rose to +3.00"
+        "kept the policy of step 9 (0.3 nats, reward +1.50): from there to step 18 (0.6 nats) the reward went to +3.00"
         in said
     )
     assert "went from +2.10 to +0.40 log-odds" in said
-    lucky = along(0.0, 1.0, 3.0, 1.0, 2.0, 2.4, 2.3, 1.5)  # one batch was lucky
-    assert best_of(lucky) == 5
     Guard("stop", 3, None).end(None)  # type: ignore[arg-type]  # nothing seen
+
+
+def test_what_points_lose() -> None:
+    best, lost = losses(along(0.0, 1.0, 3.0, 1.0, 2.0, 2.4, 2.3, 1.5))  # one batch was lucky
+    assert best == 5 and lost[5] == 0 and min(lost) == 0
+    # a plateau that costs ten nats a point: its beginning is the best
+    far = along(0.0, 1.0, 1.0, 1.0, 1.0, 1.0, nats=10.0)
+    assert losses(far)[0] in (1, 2)
+    assert losses(far)[1][5] > 0.5
+    # nothing is gained with certainty: nothing can be lost
+    assert losses(along(0.0, -1.0, -0.5)) == (2, [0.0, 0.0, 0.0])
 
 
 def test_without_votes_it_says_so_and_chooses_nothing() -> None:

@@ -9,7 +9,8 @@ import torch
 
 from palate.hardware import Hardware
 from palate.models import load, lora
-from palate.rl.dpo import _pair_losses, prepare
+from palate.rl.dpo import prepare
+from palate.rl.objective import Objective
 from palate.sequences import EncodedTree
 from palate.tree import TreeForward
 
@@ -33,8 +34,25 @@ def fill(model: Any) -> dict[str, torch.nn.Parameter]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
-def test_loss_and_gradients(tiny_models: dict[str, Path], tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "theirs_called", "objective"),
+    [
+        ("llama", {}, Objective(0.3)),
+        ("qwen2", {}, Objective(0.3)),
+        ("gpt2", {}, Objective(0.3)),
+        ("llama", {"loss_type": ["ipo"]}, Objective(0.3, "ipo")),
+        ("llama", {"loss_type": ["hinge"]}, Objective(0.3, "hinge")),
+        ("llama", {"loss_type": ["robust"], "label_smoothing": 0.2}, Objective(0.3, "robust", 0.2)),
+        ("llama", {"loss_type": ["sigmoid_norm"]}, Objective(0.3, length_normalised=True)),
+    ],
+)
+def test_loss_and_gradients(
+    tiny_models: dict[str, Path],
+    tmp_path: Path,
+    name: str,
+    theirs_called: dict[str, Any],
+    objective: Objective,
+) -> None:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
@@ -45,6 +63,7 @@ def test_loss_and_gradients(tiny_models: dict[str, Path], tmp_path: Path, name: 
         gradient_checkpointing=False,
         beta=0.3,
         report_to="none",
+        **theirs_called,
     )
     theirs_loaded, ours_loaded = (load(None, str(tiny_models[name]), CPU) for _ in range(2))
     text = Dataset.from_list([{"prompt": "the key", "chosen": " is here", "rejected": " is red"}])
@@ -65,10 +84,10 @@ def test_loss_and_gradients(tiny_models: dict[str, Path], tmp_path: Path, name: 
     plain = TreeForward.of(ours_loaded.model, CPU)
     trees = [EncodedTree(r["prompt_ids"], [r["chosen_ids"], r["rejected_ids"]], 0, 0) for r in rows()]
     pairs = [{"pairs": [{"winner": 0, "loser": 1, "tie": False, "weight": 1.0}]}] * len(trees)
-    known = prepare(plain, pairs, trees, [range(len(trees))], 10_000)
+    known = prepare(plain, pairs, trees, [range(len(trees))], 10_000, objective)
     policy = lora(ours_loaded.model, 4, 8, seed=0)
     ours = fill(policy)
-    loss = _pair_losses(replace(plain, model=policy), known, range(len(trees)), 0.3, 0.0)[0] / len(trees)
+    loss = objective.sums(replace(plain, model=policy), known, range(len(trees)))[0] / len(trees)
     loss.backward()
 
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
