@@ -24,6 +24,7 @@ from palate.data.records import Run
 from palate.doctor import check_moved, check_step0, check_template, check_trainable, fingerprint
 from palate.hardware import probe
 from palate.models import load, lora, save_adapter
+from palate.parallel import team
 from palate.project import Project
 from palate.reward import annotators
 from palate.reward.accuracy import Accuracy, accuracy
@@ -70,13 +71,8 @@ def run(project: Project, asked: DpoConfig) -> Run:
             plain, train, encode(train, loaded.encoder, config.max_length), steps, budget, objective
         )
         held_out = prepare(
-            plain,
-            test,
-            encode(test, loaded.encoder, config.max_length),
-            [range(len(test))],
-            budget,
-            objective,
-        )
+            plain, test, encode(test, loaded.encoder, config.max_length), [range(len(test))], budget, objective
+        )  # fmt: skip
         _cache_reference(active.path, [*train, *test], [*known.reference, *held_out.reference])
 
         policy = lora(loaded.model, config.lora_rank, 2 * config.lora_rank, config.seed)
@@ -85,12 +81,24 @@ def run(project: Project, asked: DpoConfig) -> Run:
         check_step0(*_start_losses(forward, known, steps[0], objective, budget))
         before = fingerprint(policy)
         rate = config.learning_rate or default_learning_rate(loaded.weights)
+        team().tell((config, ref, known, steps, rate, objective))
         history = optimise(forward, known, steps, rate, objective, budget, active.log, Checkpoints(active))
         check_moved(before, fingerprint(policy))
         save_adapter(policy, active.path / "adapter")
         active.update(artefact={"kind": "adapter", "path": "adapter", "base": ref})
         _report(active, history, _held_out_accuracy(forward, test, held_out, objective, budget))
     return active.record
+
+
+def follow(project: Project) -> None:
+    """Help to train what the first process tells (palate.parallel)."""
+    config, ref, known, steps, rate, objective = team().hear()
+    loaded = load(project, ref, probe(config.device, config.dtype))
+    here = [logprobs.to(loaded.hardware.device) for logprobs in known.reference]
+    plain = TreeForward.of(loaded.model, loaded.hardware)
+    forward = replace(plain, model=lora(loaded.model, config.lora_rank, 2 * config.lora_rank, config.seed))
+    budget = token_budget(loaded.model.config, loaded.hardware)
+    optimise(forward, replace(known, reference=here), steps, rate, objective, budget, lambda *_, **__: None)
 
 
 def _judged(project: Project, active: ActiveRun, table: pa.Table) -> tuple[str, Annotators]:

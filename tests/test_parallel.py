@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palate.config import PpoConfig, RewardConfig
+from palate.config import DpoConfig, PpoConfig, RewardConfig
 from palate.hardware import probe
 from palate.parallel import Team
 from palate.project import Project
 from palate.reward import train
 from palate.reward.model import load_reward
-from palate.rl import ppo_train
+from palate.rl import dpo, ppo_train
 
 Make = Callable[..., Project]
 SOURCE = str(Path(__file__).parents[1] / "src")
@@ -63,6 +63,20 @@ def test_two_processes_give_the_loss_curve_of_one(ranked_project: Make, launcher
 
 
 @pytest.mark.slow
+def test_dpo_in_two_processes_gives_the_curve_of_one(ranked_project: Make) -> None:
+    project = ranked_project()
+    settings = {**FLAGS, "ties": "davidson", "sft_weight": 0.1}
+    alone = dpo.run(project, DpoConfig(project.folder, **settings))  # type: ignore[arg-type]
+    flags = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    done = launched(project, "dpo", *flags, launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("DPO on") == 1 and project.run("dpo-2").status == "done"
+    one, two = curve(Path(alone.path)), curve(Path(project.run("dpo-2").path))
+    assert one.shape == two.shape == (8, 3)
+    np.testing.assert_allclose(two, one, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
 def test_ppo_in_two_processes_gives_the_curve_of_one(ranked_project: Make) -> None:
     project = ranked_project()
     train.run(project, RewardConfig(project.folder, device="cpu", dtype="float32", learning_curve=False))
@@ -105,7 +119,7 @@ def test_an_error_ends_all_of_them(ranked_project: Make) -> None:
 @pytest.mark.slow
 def test_what_can_not_be_done_together_says_so(ranked_project: Make) -> None:
     project = ranked_project(prompts=4, held_out=2)
-    done = launched(project, "dpo", launcher=TORCHRUN)
+    done = launched(project, "eval", launcher=TORCHRUN)
     assert done.returncode != 0
     assert "it runs in one process: start it without accelerate launch or torchrun" in done.stderr
 

@@ -119,12 +119,9 @@ def _reward_serve(config: settings.RewardServeConfig) -> None:
 
 
 def _dpo(config: settings.DpoConfig) -> None:
-    from palate import lineage
-    from palate.project import Project
     from palate.rl import dpo
 
-    project = Project.open(config.project)
-    lineage.write_card(project, dpo.run(project, config))
+    _together(config, dpo.run, dpo.follow)
 
 
 def _ppo(config: settings.PpoConfig) -> None:
@@ -229,7 +226,7 @@ COMMANDS: dict[str, tuple[type, Command]] = {
 }
 
 
-TOGETHER = ("sft", "reward", "ppo")  # what several processes can do together
+TOGETHER = ("sft", "reward", "dpo", "ppo")  # what several processes can do together
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -156,3 +156,48 @@ def test_too_high_a_rate_is_told_in_one_line(ranked_project: Make) -> None:
     project = ranked_project(prompts=8, held_out=2)
     with pytest.raises(UserError, match="lower --learning-rate"):
         dpo.run(project, config(project, learning_rate=1e30))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "ipo", "beta": 0.1},
+        {"loss": "hinge"},
+        {"loss": "robust", "label_smoothing": 0.2},
+        {"ties": "half"},
+        {"ties": "davidson"},
+        {"ties": "rao_kupper", "strength": "margin"},
+        {"strength": "scale", "sft_weight": 0.2},
+        {"length_normalised": True, "beta": 2.0},
+        {"objective": "plackett_luce"},
+    ],
+    ids=lambda changes: "-".join(f"{name}_{value}" for name, value in changes.items()),
+)
+def test_every_loss_learns_the_order(
+    ranked_project: Make, changes: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = ranked_project()
+    run = dpo.run(project, config(project, **changes))
+    assert run.metrics["held_out"]["scores"]["value"] > 0.7
+    steps = [json.loads(line) for line in (Path(run.path) / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert "verdict: " in capsys.readouterr().out
+    assert steps[0]["accuracy"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"objective": "plackett_luce", "loss": "hinge"}, "leave --loss and --ties as they are"),
+        ({"objective": "plackett_luce", "ties": "half"}, "leave --loss and --ties as they are"),
+        ({"loss": "ipo", "ties": "davidson"}, "gives probabilities, which --loss ipo has none of"),
+        ({"sft_weight": -1.0}, "--sft-weight takes 0 or more"),
+        ({"label_smoothing": 0.5}, "--label-smoothing 0 to 0.5"),
+    ],
+)
+def test_settings_that_contradict_each_other(
+    ranked_project: Make, changes: dict[str, object], sentence: str
+) -> None:
+    project = ranked_project()
+    with pytest.raises(UserError, match=sentence):
+        dpo.run(project, config(project, **changes))

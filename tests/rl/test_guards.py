@@ -9,7 +9,7 @@ import pytest
 from palate.linear_head import LinearHead
 from palate.reward.features import Projection
 from palate.rl.belief import Belief
-from palate.rl.guards import CAUTION, Curve, Guard, Point, fit, losses, warnings
+from palate.rl.guards import CAUTION, Curve, Guard, Point, fit, likelihood_verdict, losses, warnings
 
 
 def path(a: float, b: float, distances: list[float], noise: float = 0.0) -> list[Point]:
@@ -134,3 +134,12 @@ def test_warnings_name_what_went_wrong() -> None:
     for part in ("fell from 100% to 70%", "grew from 30 to 60 tokens", "from 1.00 to 0.30 nats", "from 50% to 10%", "50% of the tokens",
                  "the same reward by now", "hardly rose"):  # fmt: skip
         assert any(part in sentence for sentence in said), part
+
+
+def test_likelihood_verdict() -> None:
+    assert "chosen answers rose, rejected ones fell: as it should be" in likelihood_verdict(0.1, -0.2)
+    assert "stayed as likely as they were, rejected ones hardly moved" in likelihood_verdict(0.0, 0.0)
+    assert "a little less likely" in likelihood_verdict(-0.2, -0.6)
+    assert "writes what nobody has ranked" in likelihood_verdict(
+        -0.8, -1.5
+    ) and "--sft-weight 0.1" in likelihood_verdict(-0.8, -1.5)
