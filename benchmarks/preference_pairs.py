@@ -11,14 +11,16 @@ EOS = 0  # id of the token that ends a completion; words are 2 .. vocabulary - 1
 SIGMA = 0.6
 
 
-def tiny_llama(vocabulary: int) -> Any:
-    """Six layers of 256, the shape of the baselines: 5.9M weights at a vocabulary of 4,096."""
+def tiny_llama(vocabulary: int, large: bool = False) -> Any:
+    """Six layers of 256, the shape of the baselines: 5.9M weights at a vocabulary of 4,096. `large`: twelve of 768, 97M
+    at 16,000."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
+    width, layers, heads = (768, 12, 12) if large else (256, 6, 4)
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=4,
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=11 * width // 4, num_hidden_layers=layers, num_attention_heads=heads,
         max_position_embeddings=4096, tie_word_embeddings=True, bos_token_id=None, eos_token_id=EOS, pad_token_id=1,
     )  # fmt: skip
     return LlamaForCausalLM(config).eval()
