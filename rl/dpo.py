@@ -33,6 +33,7 @@ from palate.reward.losses import tie_start
 from palate.rl.guards import likelihood_verdict
 from palate.rl.losses import implicit_rewards
 from palate.rl.objective import Objective, Preferences
+from palate.rl.reference_cache import ReferenceCache
 from palate.runs import ActiveRun
 from palate.sequences import EncodedTree
 from palate.training import (
@@ -67,11 +68,12 @@ def run(project: Project, asked: DpoConfig) -> Run:
         steps = batches(len(train), config.batch_size, config.epochs, config.seed)
         budget = token_budget(loaded.model.config, hardware)
         plain = TreeForward.of(loaded.model, hardware)
+        cache = ReferenceCache.of(project.folder, loaded, plain)
         known = prepare(
-            plain, train, encode(train, loaded.encoder, config.max_length), steps, budget, objective
+            plain, train, encode(train, loaded.encoder, config.max_length), steps, budget, objective, cache
         )
         held_out = prepare(
-            plain, test, encode(test, loaded.encoder, config.max_length), [range(len(test))], budget, objective
+            plain, test, encode(test, loaded.encoder, config.max_length), [range(len(test))], budget, objective, cache
         )  # fmt: skip
         _cache_reference(active.path, [*train, *test], [*known.reference, *held_out.reference])
 
@@ -181,26 +183,33 @@ def prepare(
     steps: Sequence[Sequence[int]],
     budget: int,
     objective: Objective,
+    cache: ReferenceCache | None = None,
 ) -> Preferences:
     """The pairs of `rows` that count, and the log-probabilities of the model as it is: the reference.
 
     Rows are grouped as in the first pass of `steps`, so that before the first step the policy computes the very
-    same numbers, whatever the rounding of its arithmetic.
+    same numbers, whatever the rounding of its arithmetic. What `cache` knows is not computed again.
     """
     pairs = [objective.counting(row["pairs"]) for row in rows]
-    reference = [torch.full((len(tree.completions),), math.nan) for tree in trees]
-    seen: set[int] = set()
+    known = cache.known(trees) if cache is not None else [None] * len(trees)
+    reference = [
+        torch.full((len(tree.completions),), math.nan) if one is None else one
+        for tree, one in zip(trees, known, strict=True)
+    ]
+    seen = {row for row, one in enumerate(known) if one is not None}
+    new = [row for row in range(len(trees)) if row not in seen]
     with torch.no_grad():
         for step in steps:
-            if seen.issuperset(step):
-                continue
-            for group in micro_batches([trees[row] for row in step], budget):
+            rest = [row for row in step if row not in seen]
+            for group in micro_batches([trees[row] for row in rest], budget):
                 for index, logprobs in zip(
-                    group, forward.logprobs([trees[step[i]] for i in group]), strict=True
+                    group, forward.logprobs([trees[rest[i]] for i in group]), strict=True
                 ):
-                    reference[step[index]] = logprobs
-            seen.update(step)
-    return Preferences(trees, pairs, reference)
+                    reference[rest[index]] = logprobs
+            seen.update(rest)
+    if cache is not None and new:
+        cache.add([trees[row] for row in new], [reference[row] for row in new])
+    return Preferences(trees, pairs, [one.to(forward.hardware.device) for one in reference])
 
 
 def optimise(
