@@ -99,6 +99,17 @@ def test_a_policy_that_was_interrupted_is_resumed(project: Project, monkeypatch:
     assert run.metrics["policy"] == "dpo-2" and run.status == "done"
 
 
+def test_comparisons_can_be_chosen(project: Project) -> None:
+    run = loop.run(project, config(project, rounds=1, select="information", votes=5))
+    votes = project.run(run.metrics["rounds"][0]["votes"])
+    assert votes.config["select"] == "information" and votes.config["votes"] == 5
+    assert [one.stage for one in project.runs()].count("features") == 1
+    with pytest.raises(Paused, match="rank them \\(palate label --select information\\)"):
+        loop.run(project, config(project, rounds=1, select="information", taste=None, seed=5))
+    with pytest.raises(UserError, match="brought no new comparison to vote on: its answers were known"):
+        loop.run(project, config(project, rounds=1, taste=None, seed=5))
+
+
 def test_ppo_as_the_policy(project: Project) -> None:
     with (project.folder / "palate.yaml").open(
         "a"

@@ -582,6 +582,9 @@ class LoopConfig:
     """Let rule annotators with this taste vote (palate simulate) instead of people."""
     annotators: int = 4
     """With --taste: how many of them."""
+    select: Literal["random", "information", "dpo"] = "random"
+    """Which comparisons are asked (palate label): the loop computes the features that choosing needs, and with --votes fewer
+    than --prompts the rest stays unasked."""
     policy: Literal["dpo", "ppo"] = "dpo"
     """How the policy learns; each round starts from the last round's policy, which is its reference."""
     eval: bool = True

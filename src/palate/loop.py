@@ -91,6 +91,7 @@ def _steps(
     from palate import lineage, sampling
     from palate.evaluation import evaluate
     from palate.labeling import simulate
+    from palate.reward import features
     from palate.reward import train as reward
     from palate.rl import dpo, ppo_train
 
@@ -114,13 +115,18 @@ def _steps(
 
     def sampled(_: str | None) -> Run:
         models = (config.server or policy,)
-        return sampling.run(
+        made = sampling.run(
             project,
             settings(SampleConfig, "sample", k=config.k, models=models, limit=config.prompts, source=config.source, split="train"),
         )  # fmt: skip
+        if config.select != "random":
+            features.add_missing(project, config.device, config.dtype)
+        return made
 
     def voted(_: str | None) -> Run:
-        some = SimulateConfig(config.project, str(config.taste), annotators=config.annotators, seed=seed)
+        some = SimulateConfig(
+            config.project, str(config.taste), annotators=config.annotators, votes=config.votes, select=config.select, seed=seed
+        )  # fmt: skip
         return simulate.run(project, some)
 
     def moved(unfinished: str | None) -> Run:
@@ -152,14 +158,17 @@ def _wait_for_people(
     """Return when enough of the round's comparisons have a vote; else end the command, to be resumed."""
     with project.store() as store:
         voted, offered = store.value(_VOTED, [sample]), store.value(_OFFERED, [sample])
+    if not offered:
+        raise UserError(f"{sample} brought no new comparison to vote on: its answers were known; take another --seed")
     wanted = offered if config.votes is None else min(config.votes, offered)
     if voted >= wanted:
         print(
             f"\n[round {number + 1} of {config.rounds}] votes: {voted} of {offered} comparisons of {sample}"
         )
         return
+    label = "palate label" if config.select == "random" else f"palate label --select {config.select}"
     raise Paused(
-        f"{voted} of {wanted} comparisons of {sample} have a vote: rank them (palate label), then go on: "
+        f"{voted} of {wanted} comparisons of {sample} have a vote: rank them ({label}), then go on: "
         f"palate loop --resume {active.id}"
     )
 
