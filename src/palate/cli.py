@@ -133,6 +133,15 @@ def _ppo(config: settings.PpoConfig) -> None:
     _together(config, ppo_train.run, ppo_train.follow)
 
 
+def _rloo(config: settings.RlooConfig) -> None:
+    from palate import lineage
+    from palate.project import Project
+    from palate.rl import rloo
+
+    project = Project.open(config.project)
+    lineage.write_card(project, rloo.run(project, config))
+
+
 def _loop(config: settings.LoopConfig) -> None:
     from palate import loop
     from palate.project import Project
@@ -218,6 +227,7 @@ COMMANDS: dict[str, tuple[type, Command]] = {
     "reward serve": (settings.RewardServeConfig, _reward_serve),
     "dpo": (settings.DpoConfig, _dpo),
     "ppo": (settings.PpoConfig, _ppo),
+    "rloo": (settings.RlooConfig, _rloo),
     "loop": (settings.LoopConfig, _loop),
     "eval": (settings.EvalConfig, _eval),
     "runs": (settings.RunsConfig, _runs),

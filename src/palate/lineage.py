@@ -34,6 +34,7 @@ CONFIGS: dict[str, type] = {
     "reward": config.RewardConfig,
     "dpo": config.DpoConfig,
     "ppo": config.PpoConfig,
+    "rloo": config.RlooConfig,
     "loop": config.LoopConfig,
     "eval": config.EvalConfig,
 }
