@@ -35,6 +35,7 @@ CONFIGS: dict[str, type] = {
     "dpo": config.DpoConfig,
     "ppo": config.PpoConfig,
     "rloo": config.RlooConfig,
+    "grpo": config.GrpoConfig,
     "loop": config.LoopConfig,
     "eval": config.EvalConfig,
 }
