@@ -28,7 +28,13 @@ from palate.evaluation.summary import Judge, Judged, summarise
 from palate.hardware import Hardware, probe
 from palate.project import Project
 
-TUNED = ("dpo", "ppo")  # stages whose runs start from an SFT run and are compared with it
+TUNED = (
+    "dpo",
+    "ppo",
+    "rloo",
+    "grpo",
+    "kto",
+)  # stages whose runs start from an SFT run and are compared with it
 TRAINING = ("sft", "reward", *TUNED)  # stages that must not have seen a held-out prompt
 
 

@@ -16,10 +16,10 @@ import torch
 from tqdm import tqdm
 
 from palate import doctor
+from palate import trainer_checkpoints as checkpoints
 from palate.config import SftConfig
 from palate.models import Loaded, quiet_libraries
 from palate.parallel import team
-from palate.sft import checkpoints
 from palate.sft.dataset import Row, pack, plan
 from palate.sft.methods import default_learning_rate
 

@@ -29,10 +29,11 @@ from palate.parallel import team
 from palate.project import Project
 from palate.runs import CHECKPOINTS, ActiveRun
 from palate.sft import methods
-from palate.sft.checkpoints import Before, before, latest, step_of
+from palate.sft.checkpoints import Before, before
 from palate.sft.dataset import Row, encode, read_rows
 from palate.sft.fitting import fit, validation_loss
 from palate.sft.report import write_report
+from palate.trainer_checkpoints import latest, step_of
 
 PROBES = 16  # prompts sampled before and after
 PROBE_TOKENS = 96

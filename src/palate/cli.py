@@ -76,6 +76,15 @@ def _reward(config: settings.RewardConfig) -> None:
     _together(config, train.run, train.follow)
 
 
+def _alone(config: Any, run: Callable[[Any, Any], Any]) -> None:
+    """Train in one process."""
+    from palate import lineage
+    from palate.project import Project
+
+    project = Project.open(config.project)
+    lineage.write_card(project, run(project, config))
+
+
 def _together(config: Any, run: Callable[[Any, Any], Any], follow: Callable[[Any], None]) -> None:
     """Train in one process, or in several of which the first keeps the books (palate.parallel)."""
     from palate import lineage
@@ -128,6 +137,18 @@ def _ppo(config: settings.PpoConfig) -> None:
     from palate.rl import ppo_train
 
     _together(config, ppo_train.run, ppo_train.follow)
+
+
+def _rloo(config: settings.RlooConfig) -> None:
+    from palate.rl import rloo
+
+    _alone(config, rloo.run)
+
+
+def _grpo(config: settings.GrpoConfig) -> None:
+    from palate.rl import grpo
+
+    _alone(config, grpo.run)
 
 
 def _loop(config: settings.LoopConfig) -> None:
@@ -215,6 +236,8 @@ COMMANDS: dict[str, tuple[type, Command]] = {
     "reward serve": (settings.RewardServeConfig, _reward_serve),
     "dpo": (settings.DpoConfig, _dpo),
     "ppo": (settings.PpoConfig, _ppo),
+    "rloo": (settings.RlooConfig, _rloo),
+    "grpo": (settings.GrpoConfig, _grpo),
     "loop": (settings.LoopConfig, _loop),
     "eval": (settings.EvalConfig, _eval),
     "runs": (settings.RunsConfig, _runs),

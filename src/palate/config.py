@@ -558,6 +558,130 @@ class PpoConfig:
 
 
 @dataclass(frozen=True)
+class RlooConfig:
+    """REINFORCE leave-one-out: several answers to a prompt are each other's baseline; LoRA on the SFT model."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    recipe: Path | None = None
+    """A YAML file with a `rloo:` section; flags win over it."""
+    base: str | None = None
+    """The model to start from, which is also the reference. Default: the latest SFT run."""
+    reward: tuple[str, ...] = ()
+    """What judges, each as SOURCE or SOURCE=WEIGHT, added up: a reward run, a sequence-classification model (folder or hub
+    id), a function (file.py:name), an address (https://...). Default: the latest reward run."""
+    pessimism: float = 0.0
+    """Take so many standard deviations off the rewards of runs that know them: what is not known counts as worse."""
+    source: str | None = None
+    """Only prompts from this source (of the train split)."""
+    limit: int | None = None
+    """Use at most this many prompts."""
+    steps: int = 40
+    """Rollouts, each followed by updates."""
+    batch_size: int = 128
+    """Completions per rollout."""
+    k: Annotated[int, arg(aliases=["-k"])] = 4
+    """Completions per prompt, at least 2: the others are the baseline of each."""
+    passes: int = 1
+    """Passes over a rollout."""
+    minibatches: int = 2
+    """Optimiser steps per pass."""
+    learning_rate: float | None = None
+    """Peak learning rate; falls linearly to 0. Default: by model size (LoRA wants about ten times that of full training)."""
+    kl: float = 0.05
+    """What a nat away from the reference costs, taken off the reward of each completion."""
+    clip: float = 0.2
+    """A completion's ratio counts only within 1 - clip .. 1 + clip."""
+    normalize: bool = True
+    """Scale advantages to mean 0 and standard deviation 1 within a rollout."""
+    reward_clip: float | None = 5.0
+    """Rewards count only between minus and plus this."""
+    missing_eos_penalty: float = 1.0
+    """Taken off the reward of a completion that did not end by itself."""
+    temperature: float = 1.0
+    """Sampling temperature; logits are divided by it everywhere."""
+    max_new_tokens: int = 96
+    """Longest completion, in tokens."""
+    lora_rank: int = 16
+    """Rank of the adapter; alpha is twice the rank."""
+    best_of: int = 16
+    """Afterwards: compare with the best of so many answers of the start, by the same reward. 0: not."""
+    resume: str | None = None
+    """Go on with a stopped run, e.g. rloo-2, by its own settings."""
+    seed: int = 0
+    """Order of the prompts, samples and initialisation."""
+    device: Device = "auto"
+    """Where to train."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass."""
+
+
+@dataclass(frozen=True)
+class GrpoConfig:
+    """Group relative policy optimisation: several answers to a prompt are each other's scale; LoRA on the SFT model."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    recipe: Path | None = None
+    """A YAML file with a `grpo:` section; flags win over it."""
+    base: str | None = None
+    """The model to start from, which is also the reference. Default: the latest SFT run."""
+    reward: tuple[str, ...] = ()
+    """What judges, each as SOURCE or SOURCE=WEIGHT, added up: a reward run, a sequence-classification model (folder or hub
+    id), a function (file.py:name), an address (https://...). Default: the latest reward run."""
+    pessimism: float = 0.0
+    """Take so many standard deviations off the rewards of runs that know them: what is not known counts as worse."""
+    source: str | None = None
+    """Only prompts from this source (of the train split)."""
+    limit: int | None = None
+    """Use at most this many prompts."""
+    steps: int = 40
+    """Rollouts, each followed by updates."""
+    batch_size: int = 128
+    """Completions per rollout."""
+    k: Annotated[int, arg(aliases=["-k"])] = 4
+    """Completions per prompt, at least 2: their mean is the baseline."""
+    passes: int = 1
+    """Passes over a rollout."""
+    minibatches: int = 2
+    """Optimiser steps per pass."""
+    learning_rate: float | None = None
+    """Peak learning rate; falls linearly to 0. Default: by model size (LoRA wants about ten times that of full training)."""
+    kl: float = 0.05
+    """Weight of the distance from the reference (k3, per token) in the loss."""
+    clip: float = 0.2
+    """A token's ratio counts only within 1 - clip .. 1 + clip."""
+    clip_high: float | None = None
+    """Another limit upwards (clip-higher, Yu et al. 2025). Default: the same."""
+    loss: Literal["dapo", "dr_grpo", "grpo"] = "dapo"
+    """What is averaged: `dapo` tokens of the whole batch, `dr_grpo` tokens by the longest possible length (no bias to
+    length), `grpo` answers (short ones count more per token; Shao et al. 2024)."""
+    scale: Literal["group", "batch", "none"] = "batch"
+    """Advantages are divided by the rewards' standard deviation over the prompt's answers (Shao et al. 2024; noisy at small
+    -k), over the rollout, or not (Liu et al. 2025)."""
+    reward_clip: float | None = 5.0
+    """Rewards count only between minus and plus this."""
+    missing_eos_penalty: float = 1.0
+    """Taken off the reward of a completion that did not end by itself."""
+    temperature: float = 1.0
+    """Sampling temperature; logits are divided by it everywhere."""
+    max_new_tokens: int = 96
+    """Longest completion, in tokens."""
+    lora_rank: int = 16
+    """Rank of the adapter; alpha is twice the rank."""
+    best_of: int = 16
+    """Afterwards: compare with the best of so many answers of the start, by the same reward. 0: not."""
+    resume: str | None = None
+    """Go on with a stopped run, e.g. grpo-2, by its own settings."""
+    seed: int = 0
+    """Order of the prompts, samples and initialisation."""
+    device: Device = "auto"
+    """Where to train."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass."""
+
+
+@dataclass(frozen=True)
 class LoopConfig:
     """Rounds of sampling, votes, reward and policy, each on what the last one learned; stops where people vote."""
 

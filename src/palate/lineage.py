@@ -34,6 +34,8 @@ CONFIGS: dict[str, type] = {
     "reward": config.RewardConfig,
     "dpo": config.DpoConfig,
     "ppo": config.PpoConfig,
+    "rloo": config.RlooConfig,
+    "grpo": config.GrpoConfig,
     "loop": config.LoopConfig,
     "eval": config.EvalConfig,
 }

@@ -159,7 +159,9 @@ def _wait_for_people(
     with project.store() as store:
         voted, offered = store.value(_VOTED, [sample]), store.value(_OFFERED, [sample])
     if not offered:
-        raise UserError(f"{sample} brought no new comparison to vote on: its answers were known; take another --seed")
+        raise UserError(
+            f"{sample} brought no new comparison to vote on: its answers were known; take another --seed"
+        )
     wanted = offered if config.votes is None else min(config.votes, offered)
     if voted >= wanted:
         print(

@@ -208,7 +208,7 @@ def _choose_prompts(project: Project, config: SampleConfig) -> list[Task]:
 
 
 def _latest_model(project: Project) -> str:
-    latest = project.latest("sft", "dpo", "ppo")
+    latest = project.latest("sft", "dpo", "ppo", "rloo", "grpo", "kto")
     return project.base if latest is None else latest.id
 
 

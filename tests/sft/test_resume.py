@@ -14,10 +14,11 @@ from palate.hardware import probe
 from palate.models import load
 from palate.runs import CHECKPOINTS
 from palate.sft import fitting, train
-from palate.sft.checkpoints import Before, before, latest, step_of, writing
+from palate.sft.checkpoints import Before, before
 from palate.sft.dataset import Row
 from palate.sft.methods import trainee
 from palate.sft.train import run
+from palate.trainer_checkpoints import latest, step_of, writing
 from tests.sft.test_train import config, make_project
 from tests.test_checkpoints import killed_at, made
 
