@@ -28,7 +28,7 @@ ALLOWED = {
     "evaluation": {"evaluation", "reward", "rl", "data", TRUNK},
     TRUNK: {"data", TRUNK},
 }
-SEE_EVERYTHING = {"palate.cli", "palate.demo", "palate.__main__"}  # and import lazily
+SEE_EVERYTHING = {"palate.cli", "palate.demo", "palate.loop", "palate.__main__"}  # and import lazily
 
 
 def sources() -> list[tuple[str, Path]]:
