@@ -206,7 +206,7 @@ def _check(config: Any) -> None:
 
 def _report(project: Project, active: ActiveRun, rollouts: Rollouts, config: Any, prompts: Prompts) -> None:
     """Final figures to the record and the terminal, with what they mean."""
-    history = _history(active)
+    history = logged(active)
     held_out, where = _held_out(project, rollouts.loaded, config, prompts)
     own, start = standing(rollouts, held_out, config.seed + 2), bar(rollouts, held_out, config)
     found = frontier(start)
@@ -234,8 +234,8 @@ def _report(project: Project, active: ActiveRun, rollouts: Rollouts, config: Any
     print("next: palate eval")
 
 
-def _history(active: ActiveRun) -> list[Figures]:
-    """Rows of the whole run, of earlier attempts too."""
+def logged(active: ActiveRun) -> list[Figures]:
+    """Rows of metrics.jsonl, of earlier attempts too."""
     lines = (active.path / "metrics.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
