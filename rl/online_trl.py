@@ -254,8 +254,8 @@ def reference_is_start(policy: Any) -> None:
     """TRL copies the adapter to be the reference, and copies token embeddings and trained token rows wrongly (they end in
     `.default`). Without the copy it switches the adapter off, which is the start whatever the adapter holds."""
     if "ref" in policy.peft_config:
-        policy.delete_adapter("ref")
         policy.set_adapter("default")
+        policy.delete_adapter("ref")
 
 
 def _named(**_: Any) -> list[float]:

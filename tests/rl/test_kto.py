@@ -29,6 +29,7 @@ def config(project: Project, **changes: object) -> KtoConfig:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_learns_from_rankings(ranked_project: Make, capsys: pytest.CaptureFixture[str]) -> None:
     project = ranked_project()
     run = kto.run(project, config(project))
@@ -64,6 +65,7 @@ def test_learns_from_a_file_of_thumbs(ranked_project: Make, tmp_path: Path) -> N
     assert run.metrics["margin"] > 0.3 and project.run("kto-1").config["data"] == [str(path)]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_as_the_uninterrupted_one(
     ranked_project: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """What is a thumb: rankings, votes that all is bad, files; and their order in batches."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,9 @@ def row(votes: dict[str, list[list[int]]], count: int = 4, all_bad: int = 0) -> 
     pairs = []
     for vote, tiers in votes.items():
         place = {one: number for number, tier in enumerate(tiers) for one in tier}
-        for a in place:
-            for b in place:
-                if a < b:
-                    first, second = sorted((a, b), key=lambda one: place[one])
-                    pairs.append(
-                        {"winner": first, "loser": second, "tie": place[a] == place[b], "vote_id": vote}
-                    )
+        for first, second in combinations(place, 2):  # tier by tier, so the first is no worse
+            tie = place[first] == place[second]
+            pairs.append({"winner": first, "loser": second, "tie": tie, "vote_id": vote})
     return {"completions": ["x"] * count, "pairs": pairs, "all_bad": all_bad}
 
 
