@@ -236,6 +236,11 @@ def test_rescoring_of_cut_answers_with_an_end_they_never_had(tiny_models: dict[s
     cut = [not ids or ids[-1] not in loaded.encoder.stop_ids for ids in written]
     assert any(cut)
     assert source.reasons == ["length" if one else "stop" for one in cut]
+    same = [
+        loaded.encoder.tree(prompts(1)[0], [text], [reason]).completions[0] == ids
+        for ids, text, reason in zip(written, source.texts, source.reasons, strict=True)
+    ]
+    assert some.figures["reread"] == 1 - sum(same) / len(same)  # random weights write what no tokenizer would
     assert scores == [0.75 if one else 1.0 for one in cut]
     for ids, text, reason in zip(written, source.texts, source.reasons, strict=True):
         read = loaded.encoder.tree(prompts(1)[0], [text], [reason]).completions[0]
