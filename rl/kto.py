@@ -43,7 +43,8 @@ from palate.hardware import probe
 from palate.models import Loaded, load, lora, quiet_libraries, save_adapter
 from palate.project import Project
 from palate.reward.accuracy import Estimate, cluster_bootstrap
-from palate.rl.dpo import DRIFT, default_learning_rate
+from palate.rl.dpo import default_learning_rate
+from palate.rl.guards import DRIFT
 from palate.rl.online_run import logged
 from palate.rl.online_trl import reference_is_start
 from palate.rl.thumbs import balanced, check_order, from_files, from_votes, weights
