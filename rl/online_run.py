@@ -7,7 +7,6 @@ Not here: what of a trainer is ours (online_trl.py), what a method has for itsel
 
 import json
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,6 +35,7 @@ from palate.sequences import EncodedTree
 from palate.training import starting_point, token_budget
 from palate.tree import TreeForward, micro_batches
 
+REREAD = 0.1  # share of answers above which it is said
 _PROMPTS = "SELECT id AS prompt_id, messages FROM prompt WHERE split = ? AND (? IS NULL OR source = ?) ORDER BY id LIMIT ?"
 Prompts = list[list[Message]]
 
@@ -62,7 +62,7 @@ def train(project: Project, asked: Any, method: Method) -> Run:
         parts = [parse(name) for name in config.reward]
         print(
             f"{active.id}: {method.stage.upper()} on {config.base}, {len(prompts)} prompts, judged by "
-            f"{' + '.join(part.name for part in parts)}; {config.steps} rollouts of {config.batch_size} answers ({hardware})"
+            f"{' + '.join(f'{p.weight:g} {p.name}' if p.weight != 1 else p.name for p in parts)}; {config.steps} rollouts of {config.batch_size} answers ({hardware})"
         )
         rewards = open_rewards(project, parts, hardware, config.pessimism)
         policy = lora(loaded.model, config.lora_rank, 2 * config.lora_rank, config.seed)
@@ -77,9 +77,9 @@ def train(project: Project, asked: Any, method: Method) -> Run:
         checkpoint = trainer_checkpoints.latest(folder)
         active.rewind(0 if checkpoint is None else trainer_checkpoints.step_of(checkpoint) // updates)
         planned = plan(prompts, config.steps * config.batch_size // config.k, config.seed)
-        with quiet_libraries(), tempfile.TemporaryDirectory() as scratch:
+        with quiet_libraries():
             arguments = method.arguments(
-                output_dir=str(folder / "writing" if folder else scratch),
+                output_dir=str(trainer_checkpoints.writing(folder)),
                 **common(loaded, planned, config), **method.settings(config),
             )  # fmt: skip
             fit(method.trainer, arguments, rollouts, planned, updates, active.log, folder)
@@ -206,7 +206,7 @@ def _check(config: Any) -> None:
 
 def _report(project: Project, active: ActiveRun, rollouts: Rollouts, config: Any, prompts: Prompts) -> None:
     """Final figures to the record and the terminal, with what they mean."""
-    history = _history(active)
+    history = logged(active)
     held_out, where = _held_out(project, rollouts.loaded, config, prompts)
     own, start = standing(rollouts, held_out, config.seed + 2), bar(rollouts, held_out, config)
     found = frontier(start)
@@ -228,14 +228,20 @@ def _report(project: Project, active: ActiveRun, rollouts: Rollouts, config: Any
     )
     if config.best_of > 1:
         print(f"  {found.sentence(own.reward, own.kl)}")
+    reread = max(row["reread"] for row in history)
+    if reread > REREAD:
+        print(
+            f"  warning: the reward read up to {reread:.0%} of a rollout's answers as other tokens than were written: the same "
+            "text, cut otherwise, as training goes to unusual tokens; raise --kl"
+        )
     for sentence in warnings(history):
         print(f"  warning: {sentence}")
     print(f"made {active.path / 'adapter'}")
     print("next: palate eval")
 
 
-def _history(active: ActiveRun) -> list[Figures]:
-    """Rows of the whole run, of earlier attempts too."""
+def logged(active: ActiveRun) -> list[Figures]:
+    """Rows of metrics.jsonl, of earlier attempts too."""
     lines = (active.path / "metrics.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 

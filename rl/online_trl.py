@@ -85,10 +85,16 @@ class Rollouts:
             "score": float(scores.mean()),
             "length": sum(lengths) / len(lengths),
             "stop_rate": float(stopped.float().mean()),
+            "reread": sum(map(self._reread, self.answers)) / len(self.answers),
             "distinct_2": distinct_bigrams([one.token_ids for one in self.answers]),
             "scoring_seconds": time.perf_counter() - began,
         }
         return [float(score) for score in scores]
+
+    def _reread(self, one: Sampled) -> bool:
+        """Whether the text, which rewards get, is cut into other tokens than were written."""
+        written = one.token_ids[:-1] if one.finish_reason == "stop" else one.token_ids
+        return self.loaded.encoder.completion(one.text, "length") != written
 
 
 class OwnRollouts:
@@ -254,8 +260,8 @@ def reference_is_start(policy: Any) -> None:
     """TRL copies the adapter to be the reference, and copies token embeddings and trained token rows wrongly (they end in
     `.default`). Without the copy it switches the adapter off, which is the start whatever the adapter holds."""
     if "ref" in policy.peft_config:
-        policy.delete_adapter("ref")
         policy.set_adapter("default")
+        policy.delete_adapter("ref")
 
 
 def _named(**_: Any) -> list[float]:

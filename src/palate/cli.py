@@ -31,9 +31,8 @@ def _init(config: settings.InitConfig) -> None:
 
 def _import(config: settings.ImportConfig) -> None:
     from palate import importing
-    from palate.project import Project
 
-    importing.run(Project.open(config.project), config)
+    importing.run(_project(config), config)
 
 
 def _sft(config: settings.SftConfig) -> None:
@@ -56,24 +55,28 @@ def _sample(config: settings.SampleConfig) -> None:
 
 def _label(config: settings.LabelConfig) -> None:
     from palate.labeling import server
-    from palate.project import Project
 
-    server.run(Project.open(config.project), config)
+    server.run(_project(config), config)
     sys.stdout.flush()
     os._exit(0)  # all is closed; the interpreter's own end would only list what libraries left behind
 
 
 def _simulate(config: settings.SimulateConfig) -> None:
     from palate.labeling import simulate
-    from palate.project import Project
 
-    simulate.run(Project.open(config.project), config)
+    simulate.run(_project(config), config)
 
 
 def _reward(config: settings.RewardConfig) -> None:
     from palate.reward import train
 
     _together(config, train.run, train.follow)
+
+
+def _project(config: Any) -> Any:
+    from palate.project import Project
+
+    return Project.open(config.project)
 
 
 def _alone(config: Any, run: Callable[[Any, Any], Any]) -> None:
@@ -100,31 +103,27 @@ def _together(config: Any, run: Callable[[Any, Any], Any], follow: Callable[[Any
 
 
 def _reward_features(config: settings.RewardFeaturesConfig) -> None:
-    from palate.project import Project
     from palate.reward import features
 
-    features.run(Project.open(config.project), config)
+    features.run(_project(config), config)
 
 
 def _reward_score(config: settings.RewardScoreConfig) -> None:
-    from palate.project import Project
     from palate.reward import scoring
 
-    scoring.run(Project.open(config.project), config)
+    scoring.run(_project(config), config)
 
 
 def _reward_best(config: settings.RewardBestConfig) -> None:
-    from palate.project import Project
     from palate.reward import best
 
-    best.run(Project.open(config.project), config)
+    best.run(_project(config), config)
 
 
 def _reward_serve(config: settings.RewardServeConfig) -> None:
-    from palate.project import Project
     from palate.reward import served
 
-    served.run(Project.open(config.project), config)
+    served.run(_project(config), config)
 
 
 def _dpo(config: settings.DpoConfig) -> None:
@@ -151,67 +150,64 @@ def _grpo(config: settings.GrpoConfig) -> None:
     _alone(config, grpo.run)
 
 
+def _kto(config: settings.KtoConfig) -> None:
+    from palate.rl import kto
+
+    _alone(config, kto.run)
+
+
 def _loop(config: settings.LoopConfig) -> None:
     from palate import loop
-    from palate.project import Project
 
-    loop.run(Project.open(config.project), config)
+    loop.run(_project(config), config)
 
 
 def _eval(config: settings.EvalConfig) -> None:
     from palate.evaluation import evaluate
-    from palate.project import Project
 
-    evaluate.run(Project.open(config.project), config)
+    evaluate.run(_project(config), config)
 
 
 def _runs(config: settings.RunsConfig) -> None:
     from palate import lineage
-    from palate.project import Project
 
-    lineage.run_command(Project.open(config.project), config)
+    lineage.run_command(_project(config), config)
 
 
 def _stats(config: settings.StatsConfig) -> None:
     from palate.labeling import stats
-    from palate.project import Project
 
-    stats.run(Project.open(config.project), config)
+    stats.run(_project(config), config)
 
 
 def _view(config: settings.ViewConfig) -> None:
     from palate.labeling import viewing
-    from palate.project import Project
 
-    viewing.run_view(Project.open(config.project), config)
+    viewing.run_view(_project(config), config)
 
 
 def _export(config: settings.ExportConfig) -> None:
     from palate import exporting
-    from palate.project import Project
 
-    exporting.run_export(Project.open(config.project), config)
+    exporting.run_export(_project(config), config)
 
 
 def _recover(config: settings.RecoverConfig) -> None:
     from palate import safety
-    from palate.project import Project
 
-    safety.run_recover(Project.open(config.project), config)
+    safety.run_recover(_project(config), config)
 
 
 def _backup(config: settings.BackupConfig) -> None:
     from palate import safety
-    from palate.project import Project
 
-    safety.run_backup(Project.open(config.project), config)
+    safety.run_backup(_project(config), config)
 
 
 def _restore(config: settings.RestoreConfig) -> None:
     from palate import safety
-    from palate.project import Project
 
-    safety.run_restore(Project.open(config.project), config)
+    safety.run_restore(_project(config), config)
 
 
 def _demo(config: settings.DemoConfig) -> None:
@@ -238,6 +234,7 @@ COMMANDS: dict[str, tuple[type, Command]] = {
     "ppo": (settings.PpoConfig, _ppo),
     "rloo": (settings.RlooConfig, _rloo),
     "grpo": (settings.GrpoConfig, _grpo),
+    "kto": (settings.KtoConfig, _kto),
     "loop": (settings.LoopConfig, _loop),
     "eval": (settings.EvalConfig, _eval),
     "runs": (settings.RunsConfig, _runs),

@@ -682,6 +682,48 @@ class GrpoConfig:
 
 
 @dataclass(frozen=True)
+class KtoConfig:
+    """Kahneman-Tversky optimisation: LoRA on the SFT model, from answers that are good or bad by themselves."""
+
+    project: Path = Path(".")
+    """The project folder."""
+    recipe: Path | None = None
+    """A YAML file with a `kto:` section; flags win over it."""
+    base: str | None = None
+    """The model to start from, which is also the reference. Default: the latest SFT run."""
+    data: tuple[Path, ...] = ()
+    """Files with prompt, completion and label (true, false), e.g. thumbs from logs; votes are then left out."""
+    annotators: Literal["all", "human", "rule", "model"] = "all"
+    """Whose votes: the best answers of a ranking are good, the worst bad, those that a vote calls all bad too."""
+    source: str | None = None
+    """Only votes on prompts from this source."""
+    view: str | None = None
+    """A saved view of the votes, by name (palate view)."""
+    beta: float = 0.1
+    """How dear it is to leave the reference (Ethayarajh et al. 2024, eq. 7)."""
+    epochs: float = 2.0
+    """Passes over the answers."""
+    learning_rate: float | None = None
+    """Peak learning rate. Default: by model size (LoRA wants about ten times that of full training)."""
+    batch_size: int = 16
+    """Answers per optimiser step, at least 2; each batch has its share of good and bad."""
+    lora_rank: int = 16
+    """Rank of the adapter; alpha is twice the rank."""
+    max_length: int = 1024
+    """Tokens of prompt and completion; longer prompts are cut at the start, and counted."""
+    limit: int | None = None
+    """Use at most this many answers (for a trial)."""
+    resume: str | None = None
+    """Go on with a stopped run, e.g. kto-2, by its own settings and answers."""
+    seed: int = 0
+    """Order of the rows and initialisation."""
+    device: Device = "auto"
+    """Where to train."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass."""
+
+
+@dataclass(frozen=True)
 class LoopConfig:
     """Rounds of sampling, votes, reward and policy, each on what the last one learned; stops where people vote."""
 

@@ -36,6 +36,7 @@ CONFIGS: dict[str, type] = {
     "ppo": config.PpoConfig,
     "rloo": config.RlooConfig,
     "grpo": config.GrpoConfig,
+    "kto": config.KtoConfig,
     "loop": config.LoopConfig,
     "eval": config.EvalConfig,
 }

@@ -26,6 +26,7 @@ def config(project: Project, **changes: object) -> GrpoConfig:
     return GrpoConfig(project.folder, **{**plain, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_learns_what_the_reward_says(ranked_project: Make) -> None:
     project = ranked_project()
     run = grpo.run(project, config(project, steps=25, passes=2, kl=0.0))
@@ -40,8 +41,7 @@ def test_learns_what_the_reward_says(ranked_project: Make) -> None:
     load(project, run.id, probe("cpu", "float32"))
 
 
-@pytest.mark.parametrize("loss", ["dapo", "dr_grpo", "grpo"])
-@pytest.mark.parametrize("scale", ["group", "none"])
+@pytest.mark.parametrize(("loss", "scale"), [("dapo", "batch"), ("dr_grpo", "none"), ("grpo", "group")])
 def test_every_loss_and_scale_runs_and_starts_at_its_reference(
     ranked_project: Make, loss: str, scale: str
 ) -> None:
