@@ -36,7 +36,8 @@ def test_learns_from_rankings(ranked_project: Make, name: str, capsys: pytest.Ca
     run = dpo.run(project, config(project))
     folder = Path(run.path)
     assert run.artefact == {"kind": "adapter", "path": "adapter", "base": project.base}
-    assert run.metrics["accuracy"] > 0.9 and run.metrics["loss"] < 0.66
+    # the last two batches hold 30 pairs of one rounding or another; the loss, which is smooth, is held closer
+    assert run.metrics["accuracy"] > 0.85 and run.metrics["loss"] < 0.5
     assert run.metrics["held_out"]["scores"]["value"] > 0.7  # chance: 0.5
     assert run.metrics["held_out"]["pairs"] == 6 * 5  # the tied pair is left out
     said = capsys.readouterr().out
