@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from palate.config import GrpoConfig, UserError
+from palate import importing
+from palate.config import GrpoConfig, ImportConfig, UserError
+from palate.data.demo import ideas, instruction
 from palate.hardware import probe
 from palate.models import load
 from palate.project import Project
@@ -27,17 +29,26 @@ def config(project: Project, **changes: object) -> GrpoConfig:
 
 
 @pytest.mark.slow
-def test_learns_what_the_reward_says(ranked_project: Make) -> None:
-    project = ranked_project()
-    run = grpo.run(project, config(project, steps=25, passes=2, kl=0.0))
+def test_learns_what_the_reward_says(tmp_path: Path) -> None:
+    # a model that writes: what a random one says hardly depends on its adapters
+    project = Project.create(tmp_path / "project")
+    file = tmp_path / "ideas.jsonl"
+    file.write_text("".join(json.dumps({"prompt": instruction(idea)}) + "\n" for idea in ideas(40, 0)))
+    importing.run(project, ImportConfig((file,), project=project.folder))
+    some = config(project, steps=10, batch_size=32, passes=2, kl=0.0, learning_rate=2e-3, max_new_tokens=48)
+    (project.folder / "taste.py").write_text(
+        "def letters(prompts, texts):\n    return [-len(text) / 50 for text in texts]\n"
+    )
+    run = grpo.run(project, some)
     assert run.status == "done" and run.artefact == {
         "kind": "adapter",
         "path": "adapter",
         "base": project.base,
     }
-    assert run.metrics["reward"] > run.metrics["reward_before"] + 0.2
     rows = [json.loads(line) for line in (Path(run.path) / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 25 and rows[0].keys() >= {"reward", "entropy", "clipped", "grad_norm", "length"}
+    first, last = (sum(row["reward"] for row in part) / 3 for part in (rows[:3], rows[-3:]))
+    assert last > first + 0.5 and run.metrics["reward"] > run.metrics["reward_before"] + 0.5
+    assert len(rows) == 10 and rows[0].keys() >= {"reward", "entropy", "clipped", "grad_norm", "length"}
     load(project, run.id, probe("cpu", "float32"))
 
 
