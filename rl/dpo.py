@@ -59,11 +59,12 @@ def run(project: Project, asked: DpoConfig) -> Run:
         objective = objective_of(config, taken.table)
         rows = [row for row in taken.table.to_pylist() if objective.counting(row["pairs"])]
         train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
-        if not train:
+        if not any(not pair["tie"] for row in train for pair in row["pairs"]):
             raise UserError("no vote on a training prompt prefers one completion to another; rank some first")
-        print(f"{active.id}: DPO on {ref}, {len(train)} rankings with a decided pair ({hardware})")
+        counted = "a decided pair" if config.ties == "drop" else "a pair"
+        print(f"{active.id}: DPO on {ref}, {len(train)} rankings with {counted} ({hardware})")
         if config.annotator_model == "flips":
-            train = _with_flips(train, *_judged(project, active, taken.table))
+            train = _with_flips(train, objective, *_judged(project, active, taken.table))
 
         steps = batches(len(train), config.batch_size, config.epochs, config.seed)
         budget = token_budget(loaded.model.config, hardware)
@@ -128,10 +129,12 @@ def told_apart(project: Project, table: pa.Table) -> tuple[Run, Annotators]:
     )
 
 
-def _with_flips(rows: Sequence[dict[str, Any]], judge: str, known: Annotators) -> list[dict[str, Any]]:
-    """The rows with each pair's flip; rows that only annotators below chance decided are left out."""
+def _with_flips(
+    rows: Sequence[dict[str, Any]], objective: Objective, judge: str, known: Annotators
+) -> list[dict[str, Any]]:
+    """The rows with each pair's flip; rows that only annotators below chance judged are left out."""
     made = known.applied(rows, "flips")
-    kept = [row for row in made if any(pair["weight"] > 0 and not pair["tie"] for pair in row["pairs"])]
+    kept = [row for row in made if any(pair["weight"] > 0 for pair in objective.counting(row["pairs"]))]
     if not kept:
         raise UserError(
             f"{judge} takes every annotator of these votes to be worse than chance: look at palate stats, or leave "
@@ -155,6 +158,18 @@ def objective_of(config: DpoConfig, table: pa.Table) -> Objective:
     if config.objective == "plackett_luce" and (config.loss != "sigmoid" or config.ties != "drop"):
         raise UserError(
             "--objective plackett_luce has a loss of its own and no ties: leave --loss and --ties as they are"
+        )
+    if config.objective == "plackett_luce" and (
+        config.label_smoothing or config.annotator_model == "flips" or config.strength == "margin"
+    ):
+        raise UserError(
+            "--objective plackett_luce has no pairs to flip or to keep a margin: leave out --label-smoothing, "
+            "--annotator-model flips and --strength margin, or take --objective pairs"
+        )
+    if config.loss == "robust" and not config.label_smoothing and config.annotator_model == "off":
+        raise UserError(
+            "--loss robust is sigmoid while no vote is taken to be flipped: add --label-smoothing 0.1 (their share) or "
+            "--annotator-model flips, or leave it off"
         )
     if config.ties in ("davidson", "rao_kupper") and config.loss in ("ipo", "hinge"):
         raise UserError(
@@ -188,7 +203,8 @@ def prepare(
     """The pairs of `rows` that count, and the log-probabilities of the model as it is: the reference.
 
     Rows are grouped as in the first pass of `steps`, so that before the first step the policy computes the very
-    same numbers, whatever the rounding of its arithmetic. What `cache` knows is not computed again.
+    same numbers, whatever the rounding of its arithmetic. What `cache` knows is not computed again. Rows that `steps`
+    never reach (a part of an epoch) stay NaN and are not kept.
     """
     pairs = [objective.counting(row["pairs"]) for row in rows]
     known = cache.known(trees) if cache is not None else [None] * len(trees)
@@ -197,7 +213,7 @@ def prepare(
         for tree, one in zip(trees, known, strict=True)
     ]
     seen = {row for row, one in enumerate(known) if one is not None}
-    new = [row for row in range(len(trees)) if row not in seen]
+    new: list[int] = []
     with torch.no_grad():
         for step in steps:
             rest = [row for row in step if row not in seen]
@@ -207,6 +223,7 @@ def prepare(
                 ):
                     reference[rest[index]] = logprobs
             seen.update(rest)
+            new += rest
     if cache is not None and new:
         cache.add([trees[row] for row in new], [reference[row] for row in new])
     return Preferences(trees, pairs, [one.to(forward.hardware.device) for one in reference])

@@ -185,9 +185,23 @@ def likelihood_verdict(chosen: float, rejected: float) -> str:
 
     A margin can grow while both become less likely: the probability then goes to answers that nobody has ranked.
     """
+    if rejected > STILL and rejected >= chosen:
+        return (
+            "verdict: rejected answers rose at least as much as chosen ones, so the votes were not learned: raise "
+            "--learning-rate or --epochs, or look at palate stats for votes that contradict each other"
+        )
     if chosen >= -STILL:
         fate = "rose" if chosen > STILL else "stayed as likely as they were"
-        return f"verdict: chosen answers {fate}, rejected ones {'fell' if rejected < -STILL else 'hardly moved'}: as it should be"
+        others = "fell" if rejected < -STILL else "rose less" if rejected > STILL else "hardly moved"
+        learned = (
+            ": as it should be" if chosen > STILL or rejected < -STILL else ", so hardly anything was learned"
+        )
+        return f"verdict: chosen answers {fate}, rejected ones {others}{learned}"
+    if rejected >= chosen:
+        return (
+            "verdict: chosen answers became less likely, rejected ones not more so, so the votes were not learned: lower "
+            "--learning-rate, or look at palate stats for votes that contradict each other"
+        )
     if chosen < DRIFT:
         return (
             "verdict: chosen answers became much less likely too, so the model writes what nobody has ranked: lower "

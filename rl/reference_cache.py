@@ -10,6 +10,8 @@ keep nothing in bfloat16: before the first step the policy must equal its refere
 """
 
 import hashlib
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +50,8 @@ class ReferenceCache:
         path = project / FOLDER / f"{key}.parquet"
         try:
             table = pq.read_table(path)
-            found = dict(zip(table["key"].to_pylist(), table["logprob"].to_pylist(), strict=True))
+            kept = zip(table["key"].to_pylist(), table["logprob"].to_pylist(), strict=True)
+            found = {key: value for key, value in kept if math.isfinite(value)}
         except (OSError, pa.ArrowInvalid, KeyError):
             found = {}
         return cls(path, found)
@@ -72,7 +75,7 @@ class ReferenceCache:
                 "logprob": pa.array(list(self.found.values()), pa.float32()),
             }
         )
-        partial = self.path.with_suffix(".partial")
+        partial = self.path.with_suffix(f".{os.getpid()}.partial")  # two runs at once write one each
         pq.write_table(table, partial)
         partial.replace(self.path)
         files = sorted(self.path.parent.glob("*.parquet"), key=lambda file: file.stat().st_mtime)

@@ -17,6 +17,7 @@ from palate.project import Project
 from palate.reward import annotators
 from palate.reward.annotators import Annotators, Person
 from palate.rl import dpo
+from palate.rl.objective import Objective
 from palate.training import encode, read_rankings
 from palate.tree import TreeForward
 
@@ -127,6 +128,34 @@ def test_flips_come_from_the_reward_run_on_these_votes(
         dpo.run(project, config(project, annotator_model="flips"))
 
 
+def test_rows_of_ties_alone_stay_when_flips_are_known_and_ties_count() -> None:
+    def pair(tie: bool, weight: float) -> dict[str, object]:
+        return {"winner": 0, "loser": 1, "tie": tie, "weight": weight, "annotator": "a", "vote_id": "v"}
+
+    class Known(Annotators):
+        def applied(self, rows, how):  # type: ignore[no-untyped-def]
+            return list(rows)
+
+    rows = [{"pairs": [pair(True, 1.0)]}, {"pairs": [pair(False, 1.0)]}, {"pairs": [pair(False, 0.0)]}]
+    known = Known({}, 1.0, 3)
+    assert dpo._with_flips(rows, Objective(0.3, ties="half"), "reward-1", known) == rows[:2]
+    assert dpo._with_flips(rows, Objective(0.3), "reward-1", known) == rows[1:2]
+
+
+def test_ties_alone_are_refused(ranked_project: Make) -> None:
+    project = ranked_project(prompts=8, held_out=2)
+    with project.store() as store:
+        votes = store.rows("SELECT id, assignment_id, display_order AS shown FROM current_vote")
+        store.add_votes(
+            [
+                Vote(vote["assignment_id"], "ranked", (tuple(vote["shown"]),), supersedes=vote["id"])
+                for vote in votes
+            ]
+        )
+    with pytest.raises(UserError, match="no vote on a training prompt prefers"):
+        dpo.run(project, config(project, ties="half"))
+
+
 def test_without_votes_it_says_what_to_do(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     project = Project.create(tmp_path / "empty", base=str(tiny_models["llama"]))
     with pytest.raises(UserError, match="no votes to learn from: rank some with `palate label`"):
@@ -191,6 +220,10 @@ def test_every_loss_learns_the_order(
     [
         ({"objective": "plackett_luce", "loss": "hinge"}, "leave --loss and --ties as they are"),
         ({"objective": "plackett_luce", "ties": "half"}, "leave --loss and --ties as they are"),
+        ({"objective": "plackett_luce", "label_smoothing": 0.1}, "no pairs to flip or to keep a margin"),
+        ({"objective": "plackett_luce", "annotator_model": "flips"}, "no pairs to flip or to keep a margin"),
+        ({"objective": "plackett_luce", "strength": "margin"}, "no pairs to flip or to keep a margin"),
+        ({"loss": "robust"}, "is sigmoid while no vote is taken to be flipped"),
         ({"loss": "ipo", "ties": "davidson"}, "gives probabilities, which --loss ipo has none of"),
         ({"sft_weight": -1.0}, "--sft-weight takes 0 or more"),
         ({"label_smoothing": 0.5}, "--label-smoothing 0 to 0.5"),

@@ -139,6 +139,14 @@ def test_warnings_name_what_went_wrong() -> None:
 def test_likelihood_verdict() -> None:
     assert "chosen answers rose, rejected ones fell: as it should be" in likelihood_verdict(0.1, -0.2)
     assert "stayed as likely as they were, rejected ones hardly moved" in likelihood_verdict(0.0, 0.0)
+    assert "so hardly anything was learned" in likelihood_verdict(0.0, 0.0)
+    assert "stayed as likely as they were, rejected ones fell: as it should be" in likelihood_verdict(
+        0.0, -0.2
+    )
+    assert "chosen answers rose, rejected ones rose less: as it should be" in likelihood_verdict(0.3, 0.1)
+    assert "rejected answers rose at least as much as chosen ones" in likelihood_verdict(0.3, 0.5)
+    assert "rejected answers rose at least as much as chosen ones" in likelihood_verdict(-0.2, 0.1)
+    assert "rejected ones not more so, so the votes were not learned" in likelihood_verdict(-0.2, -0.2)
     assert "a little less likely" in likelihood_verdict(-0.2, -0.6)
     assert "writes what nobody has ranked" in likelihood_verdict(
         -0.8, -1.5

@@ -84,3 +84,55 @@ def test_a_second_run_computes_new_rows_alone_and_learns_the_same(
     assert logs[0] == logs[1] and first.status == "done"
     steps = [json.loads(line) for line in logs[0].splitlines()]
     assert steps[0]["loss"] == pytest.approx(0.693147, abs=1e-6) and steps[0]["distance"] == 0.0
+
+
+def test_rows_that_a_part_of_an_epoch_never_reaches_are_not_kept(ranked_project: Make) -> None:
+    """They once were, as NaN, and every later run on these votes failed."""
+    project = ranked_project()
+    config = DpoConfig(
+        project.folder, epochs=0.3, learning_rate=3e-2, batch_size=6, device="cpu", dtype="float32"
+    )
+    dpo.run(project, config)
+    loaded = load(project, project.base, CPU)
+    cache = ReferenceCache.of(project.folder, loaded, TreeForward.of(loaded.model, CPU))
+    assert cache is not None and len(cache.found) == 4 * (
+        6 + 6
+    )  # one step of training rows, all held-out ones
+    whole = dpo.run(project, replace(config, epochs=1))
+    steps = [json.loads(line) for line in (Path(whole.path) / "metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == 3 and steps[0]["loss"] == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_what_is_no_number_counts_as_unknown(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    loaded = load(None, str(tiny_models["llama"]), CPU)
+    forward = TreeForward.of(loaded.model, CPU)
+    cache = ReferenceCache.of(tmp_path, loaded, forward)
+    assert cache is not None
+    cache.add(TREES, [torch.tensor([-1.0, torch.nan]), torch.tensor([-2.0])])
+    again = ReferenceCache.of(tmp_path, loaded, forward)
+    assert again is not None
+    known = again.known(TREES)
+    assert known[0] is None and known[1] is not None and known[1].tolist() == [-2.0]
+    assert [file.name for file in cache.path.parent.iterdir()] == [cache.path.name]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_on_a_cpu_what_is_computed_beside_a_row_does_not_matter(
+    tiny_models: dict[str, Path], name: str, dtype: str
+) -> None:
+    hardware = probe("cpu", dtype)
+    forward = TreeForward.of(load(None, str(tiny_models[name]), hardware).model, hardware)
+    draw = torch.Generator().manual_seed(0)
+    trees = [
+        EncodedTree(
+            torch.randint(10, 400, (4 + i,), generator=draw).tolist(),
+            [torch.randint(10, 400, (3 + i + k,), generator=draw).tolist() for k in range(3)], 0, 0,
+        )
+        for i in range(6)
+    ]  # fmt: skip
+    with torch.no_grad():
+        alone = [forward.logprobs([tree])[0] for tree in trees]
+        for size in (2, 3, 6):
+            together = [row for at in range(0, 6, size) for row in forward.logprobs(trees[at : at + size])]
+            assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
