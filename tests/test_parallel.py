@@ -63,12 +63,13 @@ def test_two_processes_give_the_loss_curve_of_one(ranked_project: Make, launcher
 
 
 @pytest.mark.slow
-def test_dpo_in_two_processes_gives_the_curve_of_one(ranked_project: Make) -> None:
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_dpo_in_two_processes_gives_the_curve_of_one(ranked_project: Make, launcher: tuple[str, ...]) -> None:
     project = ranked_project()
     settings = {**FLAGS, "ties": "davidson", "sft_weight": 0.1}
     alone = dpo.run(project, DpoConfig(project.folder, **settings))  # type: ignore[arg-type]
     flags = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    done = launched(project, "dpo", *flags, launcher=TORCHRUN)
+    done = launched(project, "dpo", *flags, launcher=launcher)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("DPO on") == 1 and project.run("dpo-2").status == "done"
     one, two = curve(Path(alone.path)), curve(Path(project.run("dpo-2").path))
