@@ -20,7 +20,8 @@ from palate.models import Loaded, load
 from palate.project import Project
 from palate.sequences import EncodedTree
 from palate.training import token_budget
-from palate.tree import TreeForward, micro_batches
+from palate.tree import TreeForward
+from palate.tree_packing import micro_batches
 
 Prompts = Sequence[Sequence[Message]]
 

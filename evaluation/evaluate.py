@@ -21,21 +21,14 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from palate import lineage, lineage_text
-from palate.config import EvalConfig, UserError, as_dict
+from palate.config import POLICIES, EvalConfig, UserError, as_dict
 from palate.data.records import Message, Run
 from palate.evaluation import answers, report, verdict
 from palate.evaluation.summary import Judge, Judged, summarise
 from palate.hardware import Hardware, probe
 from palate.project import Project
 
-TUNED = (
-    "dpo",
-    "ppo",
-    "rloo",
-    "grpo",
-    "kto",
-)  # stages whose runs start from an SFT run and are compared with it
-TRAINING = ("sft", "reward", *TUNED)  # stages that must not have seen a held-out prompt
+TRAINING = ("sft", "reward", *POLICIES)  # stages that must not have seen a held-out prompt
 
 
 @dataclass(frozen=True)
@@ -129,7 +122,7 @@ def _default_models(project: Project) -> tuple[tuple[str, ...], list[str]]:
     if sft is None:
         raise UserError("there is no finished SFT run to evaluate: run `palate sft`, or name --models")
     base = str(sft.artefact.get("base") or project.base)
-    tuned = [run for run in project.runs() if run.stage in TUNED and run.status == "done"]
+    tuned = [run for run in project.runs() if run.stage in POLICIES and run.status == "done"]
     made_from_sft = [run for run in tuned if run.artefact.get("base") == sft.id]
     if made_from_sft:
         return (base, sft.id, made_from_sft[-1].id), []

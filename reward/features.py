@@ -28,7 +28,8 @@ from palate.models import Loaded, load
 from palate.project import Project
 from palate.sequences import EncodedTree
 from palate.training import encode, starting_point, token_budget
-from palate.tree import TreeForward, micro_batches
+from palate.tree import TreeForward
+from palate.tree_packing import micro_batches
 
 CHUNK = 256  # prompts between two writes: what Ctrl-C may lose
 FITTED_ON = 4_000  # completions, at most, that the projection is made from

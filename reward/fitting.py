@@ -25,7 +25,7 @@ from palate.reward.losses import (
 from palate.reward.model import Method, RewardModel
 from palate.sequences import EncodedTree
 from palate.training import Judge, Pairs, Stats, batches, fit, token_budget
-from palate.tree import micro_batches
+from palate.tree_packing import micro_batches
 
 FEW_GROUPS = 50  # below, nothing is held back to stop early: every vote is needed, and a handful says nothing
 Item = TypeVar("Item")

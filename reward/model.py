@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from palate.config import UserError
 from palate.data.records import Message
 from palate.freezing import trained_weights
+from palate.fused_lora import fuse
 from palate.hardware import Hardware
 from palate.models import Loaded, load, lora, quiet_libraries, save_adapter
 from palate.project import Project
@@ -33,7 +34,8 @@ from palate.reward.uncertainty import Uncertainty
 from palate.reward.uncertainty import load as load_uncertainty
 from palate.sequences import EncodedTree
 from palate.training import token_budget
-from palate.tree import TreeForward, micro_batches
+from palate.tree import TreeForward
+from palate.tree_packing import micro_batches
 
 Method = Literal["lora", "full", "freeze"]
 WEIGHTS = "weights.safetensors"  # what full and freeze have changed
@@ -226,6 +228,7 @@ def read(loaded: Loaded, folder: Path, shared: TreeForward | None = None) -> Rew
 
         with quiet_libraries():
             forward = replace(forward, model=PeftModel.from_pretrained(loaded.model, str(folder)).eval())
+        fuse(forward.model)
     before: dict[str, Tensor] = {}
     if (folder / WEIGHTS).exists():
         changed = load_file(folder / WEIGHTS)

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.linear_head import LinearHead
+from palate.models import Loaded
 from palate.reward.features import Projection, states
 from palate.sequences import EncodedTree
+from palate.training import token_budget
 from palate.tree import TreeForward
 
 SIZE = 256  # principal components
@@ -56,3 +58,10 @@ class Belief:
             self.start = here
         mean, sd = self.head.margin((here - self.start)[None])
         return float(mean[0]), float(sd[0])
+
+
+def mean_states(loaded: Loaded, start: TreeForward, trees: Sequence[EncodedTree]) -> NDArray[np.float32]:
+    """(H,) mean over all completions of what the start's model reads in them."""
+    found = states(start, trees, token_budget(loaded.model.config, loaded.hardware))
+    mean: NDArray[np.float32] = np.concatenate(found).mean(axis=0)
+    return mean

@@ -14,11 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.config import PpoConfig
-from palate.data.records import Message
+from palate.generation import Sampled
 from palate.reward.best import kl_bound
-from palate.rl.ppo import Ppo
-from palate.rl.rollouts import see
 
 
 @dataclass(frozen=True)
@@ -57,23 +54,19 @@ class Standing:
     length: float
     stop_rate: float
 
-
-def against_best_of_n(
-    ppo: Ppo, prompts: Sequence[Sequence[Message]], config: PpoConfig
-) -> tuple[Standing, Frontier]:
-    """The trained policy, and best of n of the start, on the same prompts by the same reward."""
-    places = list(range(len(prompts)))
-    n = max(1, config.best_of)
-    base = see(ppo.roles.reference, ppo.roles, ppo.rewards, prompts, places, config, n, config.seed + 1)
-    own = see(ppo.roles.writing, ppo.roles, ppo.rewards, prompts, places, config, config.k, config.seed + 2)
-    answers = [one for row in own.answers for one in row]
-    standing = Standing(
-        float(np.mean(own.rewards())),
-        own.kl(),
-        float(np.mean([len(one.token_ids) for one in answers])),
-        float(np.mean([one.finish_reason == "stop" for one in answers])),
-    )
-    return standing, frontier(base.rewards())
+    @classmethod
+    def of(
+        cls,
+        answers: Sequence[Sequence[Sampled]],
+        rewards: Sequence[Sequence[float]] | NDArray[np.floating],
+        kl: float,
+    ) -> "Standing":
+        """From its answers and their rewards, prompt by prompt; `kl` in nats per answer."""
+        flat = [one for row in answers for one in row]
+        return cls(
+            float(np.mean(rewards)), kl, sum(len(one.token_ids) for one in flat) / len(flat),
+            sum(one.finish_reason == "stop" for one in flat) / len(flat),
+        )  # fmt: skip
 
 
 def frontier(rewards: Sequence[Sequence[float]] | NDArray[np.floating]) -> Frontier:

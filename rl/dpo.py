@@ -44,7 +44,8 @@ from palate.training import (
     token_budget,
     training,
 )
-from palate.tree import TreeForward, micro_batches
+from palate.tree import TreeForward
+from palate.tree_packing import micro_batches
 
 STANDSTILL = 0.05  # a mean margin below this after training: nothing was learned
 

@@ -44,4 +44,4 @@ def settings(config: GrpoConfig) -> dict[str, Any]:
     }
 
 
-METHOD = Method("grpo", GrpoConfig, Grpo, TrlConfig, settings)
+METHOD = Method("grpo", Grpo, TrlConfig, settings)

@@ -11,24 +11,24 @@ The curve of Gao et al. in d = sqrt(KL(policy || start)), R(d) = d (a - b log d)
 does not choose: a policy that collapses comes back nearer to its start, so the distance alone does not tell before from after.
 
     guard = Guard(mode, keep_every, folder, belief)
-    guard.see(step, experience, roles)         # before the updates of a step
-    guard.stops()                              # whether to end
-    guard.end(roles)                           # put the weights of the chosen checkpoint back
+    guard.see(step, kl, reward, states, weights)   # before the updates of a step
+    guard.stops()                                  # whether to end
+    guard.end(weights)                             # put the weights of the chosen checkpoint back
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from palate.rl.belief import Belief
-from palate.rl.roles import POLICY, Roles
-from palate.rl.rollouts import Experience, Figures
 
 CAUTION = 0.5  # standard deviations taken off the mean gain
 PRICE = 0.025  # of the largest certain gain, per nat
@@ -37,6 +37,9 @@ MATERIAL = 0.1  # of the largest certain gain: what has to be lost
 STILL = 0.01  # nats per token: no change
 DRIFT = -0.5  # nats per token below the reference at which chosen answers are being unlearned too
 FEWEST = 5  # points away from the start before the curve is fitted
+
+
+Figures = dict[str, float]
 
 
 class Point(NamedTuple):
@@ -86,18 +89,30 @@ class Guard:
     path: list[Point] = field(default_factory=list)
     chosen: int | None = None  # the step whose weights were put back; None: the last
 
-    def see(self, step: int, experience: Experience, roles: Roles) -> None:
-        """Take a point of the path, and keep the policy."""
-        if self.mode == "off" or self.belief is None or step % self.keep_every:
+    def due(self, step: int) -> bool:
+        """Whether the path has a point at this step."""
+        return self.mode != "off" and self.belief is not None and step % self.keep_every == 0
+
+    def see(
+        self,
+        step: int,
+        kl: float,
+        reward: float,
+        states: Callable[[], NDArray[np.floating]],
+        weights: Mapping[str, Tensor],
+    ) -> None:
+        """Take a point of the path where one is due, and keep the policy, whose trained `weights` these are.
+
+        `kl` is in nats per answer from the start; `states` gives the mean (H,) of what the start reads in the answers.
+        """
+        if not self.due(step):
             return
-        gain, sd = self.belief.gain(roles.frozen_states(experience.trees))
-        self.path.append(Point(step, experience.kl, experience.figures["reward"], gain, sd))
+        assert self.belief is not None
+        self.path.append(Point(step, kl, reward, *self.belief.gain(states())))
         if self.folder is not None:
             self.folder.mkdir(exist_ok=True)
-            weights = {
-                name: one.detach().cpu().contiguous() for name, one in roles.parameters(POLICY).items()
-            }
-            save_file(weights, self._file(step))
+            kept = {name: one.detach().cpu().contiguous() for name, one in weights.items()}
+            save_file(kept, self._file(step))
 
     def stops(self) -> bool:
         """Whether the path has been materially worse than at its best for a while."""
@@ -106,8 +121,8 @@ class Guard:
         best, lost = losses(self.path)
         return best < len(self.path) - PATIENCE and all(one > MATERIAL for one in lost[-PATIENCE:])
 
-    def end(self, roles: Roles) -> None:
-        """Put the best of the kept policies back, where the last one is materially worse."""
+    def end(self, weights: Mapping[str, Tensor]) -> None:
+        """Put the best of the kept policies back into `weights`, where the last one is materially worse."""
         if not self.path:
             return
         best, lost = losses(self.path)
@@ -116,10 +131,10 @@ class Guard:
         self.chosen = self.path[best].step
         if self.folder is None:
             return
-        weights = load_file(self._file(self.chosen))
+        kept = load_file(self._file(self.chosen))
         with torch.no_grad():
-            for name, parameter in roles.parameters(POLICY).items():
-                parameter.copy_(weights[name])
+            for name, parameter in weights.items():
+                parameter.copy_(kept[name])
 
     def sentence(self) -> str:
         """What the guard did, and why; empty where it had nothing to do."""

@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 import torch
 from peft.helpers import disable_input_dtype_casting
 from tqdm import tqdm
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 from trl import KTOConfig as TrlConfig
 from trl import KTOTrainer
 
-from palate import trainer_checkpoints
-from palate.config import KtoConfig, UserError, as_dict, from_mapping
+from palate import trainers
+from palate.config import KtoConfig, UserError, as_dict, of_run
 from palate.data.records import Run
 from palate.doctor import (
     check_dtype,
@@ -51,7 +51,8 @@ from palate.rl.thumbs import balanced, check_order, from_files, from_votes, weig
 from palate.runs import CHECKPOINTS, ActiveRun
 from palate.sequences import EncodedTree
 from palate.training import encode, read_rankings, starting_point, token_budget
-from palate.tree import TreeForward, micro_batches
+from palate.tree import TreeForward
+from palate.tree_packing import micro_batches
 
 START = 0.5  # the loss of every answer before the first step, eq. 7 at a log-ratio of 0
 Stats = dict[str, float]
@@ -132,8 +133,8 @@ def optimise(
     """Train the adapter `policy` from the start, or from the last checkpoint in `folder`; returns all figures logged."""
     from datasets import Dataset
 
-    checkpoint = trainer_checkpoints.latest(folder)
-    done = 0 if checkpoint is None else trainer_checkpoints.step_of(checkpoint)
+    checkpoint = trainers.latest(folder)
+    done = 0 if checkpoint is None else trainers.step_of(checkpoint)
     active.rewind(done)
     good, bad = weights(known.labels)
     types = [parameter.dtype for parameter in policy.parameters()]
@@ -167,10 +168,8 @@ def optimise(
             processing_class=loaded.tokenizer, callbacks=[_Progress(log, bar)],
         )  # fmt: skip
         reference_is_start(policy)
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(trainer_checkpoints.callback(folder))
         stack.enter_context(disable_input_dtype_casting(policy))
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainers.train(trainer, folder, checkpoint)
     policy.eval()
     policy.set_adapter("default")
     return logged(active)
@@ -191,9 +190,8 @@ def _batch(known: Thumbs, step: Sequence[int]) -> Iterator[dict[str, Any]]:
 def _arguments(
     loaded: Loaded, config: KtoConfig, steps: int, batch: int, good: float, bad: float, folder: Path
 ) -> Any:
-    hardware = loaded.hardware
     return TrlConfig(
-        output_dir=str(trainer_checkpoints.writing(folder)),
+        output_dir=str(trainers.writing(folder)),
         per_device_train_batch_size=batch,  # the distance is a mean over what is in one pass
         max_steps=steps,
         train_sampling_strategy="sequential",  # the plan has an order
@@ -205,16 +203,10 @@ def _arguments(
         learning_rate=config.learning_rate or default_learning_rate(loaded.weights),
         lr_scheduler_type="cosine",
         warmup_steps=max(1, round(0.1 * steps)),
-        bf16=hardware.dtype == torch.bfloat16,
-        use_cpu=hardware.device.type == "cpu",
         gradient_checkpointing=False,
-        dataloader_pin_memory=hardware.device.type == "cuda",
         logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
         seed=config.seed,
+        **trainers.machine(loaded.hardware),
     )
 
 
@@ -269,13 +261,8 @@ def _started(project: Project, asked: KtoConfig) -> Iterator[tuple[ActiveRun, Kt
             file = active.path / "data" / "train.parquet"
             if not file.exists():
                 raise UserError(f"{active.id} was stopped before it had its thumbs: begin anew")
-            config = from_mapping(KtoConfig, dict(active.record.config), active.id)
             print(f"{active.id} goes on")
-            yield (
-                active,
-                replace(config, project=asked.project, recipe=None, device=asked.device),
-                pq.read_table(file),
-            )
+            yield active, of_run(active.record.config, asked, active.id), pq.read_table(file)
         return
     ref, parents = starting_point(project, asked.base)
     brought_by: tuple[str, ...] = ()

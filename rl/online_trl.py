@@ -1,7 +1,7 @@
 """What TRL's online trainers get from us: sampling, rewards, and checks of what goes wrong silently in them.
 
     class Rloo(OwnRollouts, RLOOTrainer): ...
-    fit(policy, task, Rloo, arguments, log, folder)
+    fit(Rloo, arguments, rollouts, guard, prompts, updates, log, folder)
 
 TRL decodes answers and tokenises them again for a reward model, with an end of turn that a cut answer never had; its
 reference is a copied adapter, which copies some kinds wrongly; its defaults are bfloat16 and gradient checkpointing on any
@@ -23,24 +23,29 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
-from palate import trainer_checkpoints
-from palate.data.records import Message, digest
+from palate import trainers
+from palate.data.records import Message
 from palate.doctor import DoctorError, check_dtype, check_finite
 from palate.generation import Sampled, sample
 from palate.models import Loaded, quiet_libraries
+from palate.rl.belief import mean_states
+from palate.rl.guards import Figures, Guard
+from palate.rl.prompted import step_seed
 from palate.rl.rewards import Rewards
-from palate.rl.rollouts import GENERATED_AT_ONCE, distinct_bigrams
+from palate.rl.rollouts import GENERATED_AT_ONCE, scored, written
 from palate.sequences import EncodedTree
+from palate.training import token_budget
 from palate.tree import TreeForward
+from palate.tree_packing import micro_batches
 
 SAMPLER_GAP = {
     torch.float32: 1e-3,
     torch.bfloat16: 0.1,
 }  # nats per token between sampling and scoring, at most
-Figures = dict[str, float]
 Prompts = Sequence[Sequence[Message]]
+GUARD = "guard.pt"  # in a checkpoint, what the guard has seen
 
 
 @dataclass
@@ -55,38 +60,33 @@ class Rollouts:
     seed: int
     reward_clip: float | None
     missing_eos_penalty: float
-    answers: list[Sampled] = field(default_factory=list)
+    rows: list[list[Sampled]] = field(default_factory=list)  # answers, prompt by prompt
     figures: Figures = field(default_factory=dict)
+
+    @property
+    def answers(self) -> list[Sampled]:
+        """All of them."""
+        return [one for row in self.rows for one in row]
 
     def write(self, prompts: Prompts, step: int) -> list[list[int]]:
         """k answers to each prompt as token ids, prompt by prompt; another seed in each step, the same in each attempt."""
         began = time.perf_counter()
-        seed = int(digest(self.seed, "rollout", step)[:12], 16)
-        rows = sample(
-            self.loaded, prompts, self.k, self.temperature, 1.0, self.max_new_tokens, seed, GENERATED_AT_ONCE
-        )
-        self.answers = [one for row in rows for one in row]
+        self.rows = sample(
+            self.loaded, prompts, self.k, self.temperature, 1.0, self.max_new_tokens, step_seed(self.seed, step),
+            GENERATED_AT_ONCE,
+        )  # fmt: skip
         self.figures = {"rollout_seconds": time.perf_counter() - began}
         return [list(one.token_ids) for one in self.answers]
 
     def judge(self, prompts: Prompts) -> list[float]:
         """One reward per answer, clipped, less the penalty of those that did not end by themselves."""
         began = time.perf_counter()
-        texts, reasons = [one.text for one in self.answers], [one.finish_reason for one in self.answers]
+        answers = self.answers
+        texts, reasons = [one.text for one in answers], [one.finish_reason for one in answers]
         rewards = torch.tensor(self.rewards.score(prompts, texts, reasons))
-        stopped = torch.tensor([reason == "stop" for reason in reasons])
-        clip = self.reward_clip
-        scores = rewards if clip is None else rewards.clamp(-clip, clip)
-        scores = scores - self.missing_eos_penalty * (~stopped).float()
-        lengths = [len(one.token_ids) for one in self.answers]
-        self.figures |= {
-            "reward": float(rewards.mean()),
-            "reward_sd": float(rewards.std(correction=0)),
-            "score": float(scores.mean()),
-            "length": sum(lengths) / len(lengths),
-            "stop_rate": float(stopped.float().mean()),
-            "reread": sum(map(self._reread, self.answers)) / len(self.answers),
-            "distinct_2": distinct_bigrams([one.token_ids for one in self.answers]),
+        scores, figures = scored(answers, rewards, self.reward_clip, self.missing_eos_penalty)
+        self.figures |= figures | {
+            "reread": sum(map(self._reread, answers)) / len(answers),
             "scoring_seconds": time.perf_counter() - began,
         }
         return [float(score) for score in scores]
@@ -103,6 +103,7 @@ class OwnRollouts:
     rollouts: Rollouts
     updates: int  # optimiser steps per rollout
     trees: TreeForward
+    guard: Guard
 
     def _tokenize_prompts(self: Any, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         k = self.rollouts.k
@@ -146,7 +147,21 @@ class OwnRollouts:
         check_dtype(self.model, before)
         if self.state.global_step == 0:
             check_start(self, found)
+        step = self.state.global_step // self.updates
+        if self.guard.due(step):
+            self._watch(step)
         return found
+
+    @torch.no_grad()
+    def _watch(self: Any, step: int) -> None:
+        """A point of the guard's path: how far this rollout is from the start, and what the start reads in it."""
+        rollouts, policy = self.rollouts, self.rollouts.loaded.model
+        trees, weights = written(rollouts.loaded, self.asked, rollouts.rows), trained(policy)
+        with policy.disable_adapter():  # which switches the adapter's gradients off too
+            self.guard.see(
+                step, distance(rollouts, self.trees, trees), rollouts.figures["reward"],
+                lambda: mean_states(rollouts.loaded, self.trees, trees), weights,
+            )  # fmt: skip
 
 
 def check_start(trainer: Any, batch: dict[str, Tensor]) -> None:
@@ -179,6 +194,21 @@ def check_start(trainer: Any, batch: dict[str, Tensor]) -> None:
             f"before the first step the policy differs from its reference by {gap:.3f} nats: the KL penalty would mean "
             "something else"
         )
+
+
+@torch.no_grad()
+def distance(rollouts: Rollouts, start: TreeForward, trees: Sequence[EncodedTree]) -> float:
+    """Nats per answer (k1) between what `rollouts` has written and the start, which `start` computes."""
+    loaded, reference = rollouts.loaded, 0.0
+    for group in micro_batches(trees, token_budget(loaded.model.config, loaded.hardware)):
+        reference += float(start.tokens([trees[i] for i in group], rollouts.temperature)[0].sum())
+    answers = rollouts.answers
+    return (sum(sum(one.logprobs) for one in answers) - reference) / len(answers)
+
+
+def trained(policy: Any) -> dict[str, Tensor]:
+    """What training changes, by name."""
+    return {name: one for name, one in policy.named_parameters() if one.requires_grad}
 
 
 def padded_tokens(
@@ -214,46 +244,42 @@ def fit(
     trainer_class: Any,
     arguments: Any,
     rollouts: Rollouts,
+    guard: Guard,
     prompts: Prompts,
     updates: int,
     log: Callable[..., None],
     folder: Path | None = None,
-) -> list[Figures]:
-    """Train `rollouts.loaded.model`, a PeftModel, on `prompts` (those of all rollouts, in order); returns a row of figures
-    per rollout. `folder`: of checkpoints, the last of which is gone on from."""
+) -> None:
+    """Train `rollouts.loaded.model`, a PeftModel, on `prompts` (those of all rollouts, in order), to the end or where `guard`
+    stops. `folder`: of checkpoints, the last of which is gone on from."""
     from datasets import Dataset
 
     policy, loaded = rollouts.loaded.model, rollouts.loaded
-    checkpoint = None if folder is None else trainer_checkpoints.latest(folder)
-    done = 0 if checkpoint is None else trainer_checkpoints.step_of(checkpoint) // updates
-    history: list[Figures] = []
+    checkpoint = None if folder is None else trainers.latest(folder)
+    done = 0
+    if checkpoint is not None:
+        done = trainers.step_of(checkpoint) // updates
+        guard.resume(torch.load(checkpoint / GUARD, weights_only=True))
     with ExitStack() as stack:
         stack.enter_context(quiet_libraries())
         bar = stack.enter_context(
             tqdm(
-                total=arguments.max_steps // updates,
-                initial=done,
-                unit="step",
-                file=sys.stderr,
-                leave=False,
-                disable=None,
+                total=arguments.max_steps // updates, initial=done, unit="step", file=sys.stderr, leave=False, disable=None
             )
-        )
+        )  # fmt: skip
         trainer = trainer_class(
             model=policy, reward_funcs=_named, args=arguments, processing_class=loaded.tokenizer,
             train_dataset=Dataset.from_list([{"prompt": [dict(message) for message in prompt]} for prompt in prompts]),
-            callbacks=[_Progress(rollouts, updates, history, log, bar)],
+            callbacks=[_Progress(rollouts, guard, updates, log, bar)],
         )  # fmt: skip
         reference_is_start(policy)
-        trainer.rollouts, trainer.updates = rollouts, updates
-        trainer.remove_callback(PrinterCallback)
-        if folder is not None:
-            trainer.add_callback(trainer_checkpoints.callback(folder))
+        trainer.rollouts, trainer.updates, trainer.guard = rollouts, updates, guard
         trainer.trees = TreeForward.of(policy, loaded.hardware)
         stack.enter_context(disable_input_dtype_casting(policy))
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainers.train(trainer, folder, checkpoint, lambda place: torch.save(guard.record(), place / GUARD))
     policy.eval()
-    return history
+    policy.set_adapter("default")
+    guard.end(trained(policy))
 
 
 def reference_is_start(policy: Any) -> None:
@@ -273,19 +299,14 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
     """Our bar and our log: a row of figures per rollout."""
 
     def __init__(
-        self, rollouts: Rollouts, updates: int, history: list[Figures], log: Callable[..., None], bar: Any
+        self, rollouts: Rollouts, guard: Guard, updates: int, log: Callable[..., None], bar: Any
     ) -> None:
-        self._rollouts, self._updates, self._history, self._log, self._bar = (
-            rollouts,
-            updates,
-            history,
-            log,
-            bar,
-        )
+        self._rollouts, self._guard, self._updates = rollouts, guard, updates
+        self._log, self._bar = log, bar
         self._since = time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """TRL's averages over the updates of a rollout, beside the rollout's own figures."""
+        """TRL's averages over the updates of a rollout, beside the rollout's own figures; ends the run where the guard says so."""
         if not logs or "loss" not in logs:  # the summary at the end
             return
         step = state.global_step // self._updates - 1
@@ -303,8 +324,8 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         if logs.get("kl") is not None:
             figures["kl"] = float(logs["kl"]) * figures["length"]  # nats per completion
         self._since = time.perf_counter()
-        self._history.append(figures)
         self._log(step, **figures)
+        control.should_training_stop |= self._guard.stops()
         self._bar.update()
         self._bar.set_postfix(reward=f"{figures['reward']:+.2f}", kl=f"{figures.get('kl', 0.0):.1f}")
 

@@ -22,15 +22,17 @@ https://arxiv.org/abs/2403.17031, and the code it describes), numbered in the co
 Deviations, on purpose: minibatches are drawn by prompt, so that answers of one prompt share its computation [17]; a
 completion's samples do not depend on the process that draws them, so two processes give the numbers of one [7]; losses are
 means over a minibatch's tokens, not of sequences' means (Yu et al. 2025, https://arxiv.org/abs/2503.14476); the value has
-parameters and a learning rate of its own, so its coefficient 0.1 is gone [16]; scores are those of the reward run's
-standard deviations over its training completions, not of the start policy's samples [9].
+parameters and a learning rate of its own, so its coefficient 0.1 is gone, and trains its upper layers alone, from what the
+reward's lower ones put out [16]; scores are those of the reward run's standard deviations over its training completions, not of
+the start policy's samples [9].
 """
 
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,18 +42,19 @@ from tqdm import tqdm
 
 from palate.checkpoints import Checkpoints, State
 from palate.config import PpoConfig
-from palate.data.records import Message, digest
+from palate.data.records import Message
 from palate.doctor import DoctorError, check_finite
 from palate.models import Loaded
 from palate.parallel import team
 from palate.rl.advantages import adapted
-from palate.rl.guards import Guard
+from palate.rl.guards import Figures, Guard
 from palate.rl.ppo_losses import policy_loss, value_loss
+from palate.rl.prompted import drawn, step_seed
 from palate.rl.rewards import Rewards
 from palate.rl.roles import POLICY, VALUE, Roles
-from palate.rl.rollouts import Experience, Figures, collect
+from palate.rl.rollouts import Experience, collect
 from palate.training import CLIP, token_budget
-from palate.tree import micro_batches
+from palate.tree_packing import micro_batches
 
 EPSILON = 1e-5  # Adam's [19]
 FIRST_RATIO = {torch.float32: 1e-4, torch.bfloat16: 1e-2}  # how far the first mean ratio may be from 1 [18]
@@ -85,9 +88,7 @@ class Ppo:
             total=config.steps, desc="ppo", unit="step", initial=state.step, file=sys.stderr, leave=False,
             disable=None if team().first else True,
         )  # fmt: skip
-        with disable_input_dtype_casting(
-            roles.policy
-        ):  # autocast casts; peft would cast up and autocast down again
+        with disable_input_dtype_casting(roles.policy):  # autocast casts; peft would cast up and down again
             self._steps(state, kl_coefficient, trained, optimizers, bar, log, checkpoints)
         bar.close()
         return state.history
@@ -106,12 +107,13 @@ class Ppo:
         config, roles = self.config, self.roles
         while state.step < config.steps and not state.ended:
             step = state.step
-            experience = collect(
-                roles.loaded, roles, self.rewards, self._prompts_of(step), config, kl_coefficient, step_seed(config, step)
-            )  # fmt: skip
+            prompts, seed = self._prompts_of(step), step_seed(config.seed, step)  # [7]
+            experience = collect(roles, self.rewards, prompts, config, kl_coefficient, seed)
+            kl = experience.figures["kl"]
             if step == 0:
                 check_sampling(experience, roles.loaded)
-            self.guard.see(step, experience, roles)
+            states = partial(roles.frozen_states, experience.trees)
+            self.guard.see(step, kl, experience.figures["reward"], states, trained[POLICY])
             began = time.perf_counter()
             # linearly to 0, for a stopped run too: the rate is that of a run of `steps` [19]
             share = 1.0 - step / config.steps
@@ -120,7 +122,7 @@ class Ppo:
             figures["learning_rate"] = share * self.rates[POLICY]
             if config.kl_target is not None:  # [12]
                 kl_coefficient = adapted(
-                    kl_coefficient, experience.kl, config.kl_target, config.batch_size, config.kl_horizon
+                    kl_coefficient, kl, config.kl_target, config.batch_size, config.kl_horizon
                 )
             check_finite(figures["policy_loss"] + figures["value_loss"], step)
             state.step, state.ended = step + 1, self.guard.stops() or step + 1 == config.steps
@@ -129,12 +131,10 @@ class Ppo:
             log(step, **figures)
             bar.update()
             bar.set_postfix(reward=f"{figures['reward']:+.2f}", kl=f"{figures['kl']:.1f}")
+            if state.ended:
+                self.guard.end(trained[POLICY])
             if checkpoints is not None and (checkpoints.due() or state.ended):
-                if state.ended:
-                    self.guard.end(roles)
                 self._keep(state, checkpoints, trained, optimizers, kl_coefficient)
-            elif state.ended:
-                self.guard.end(roles)
 
     def _update(self, experience: Experience, optimizers: Optimizers, share: float, step: int) -> Figures:
         """Some passes over a rollout; figures are means over the tokens of all minibatches."""
@@ -208,7 +208,8 @@ class Ppo:
         self, forward: Any, experience: Experience, trees: Sequence[int]
     ) -> tuple[Tensor, Figures]:
         device = self.roles.loaded.hardware.device
-        values = self.roles.values(forward, [experience.trees[tree] for tree in trees])
+        below = torch.cat([experience.below[tree] for tree in trees]).to(device) if experience.below else None
+        values = self.roles.values(forward, [experience.trees[tree] for tree in trees], below)
         old, returns = (
             torch.cat([of[tree] for tree in trees]).to(device)
             for of in (experience.values, experience.returns)
@@ -220,7 +221,7 @@ class Ppo:
         """The prompts of a rollout: all of them in a new order, again and again."""
         wanted = self.config.batch_size // self.config.k
         start = step * wanted
-        return [self.prompts[i] for i in _endless(len(self.prompts), self.config.seed, start, start + wanted)]
+        return [self.prompts[i] for i in drawn(len(self.prompts), self.config.seed, start, start + wanted)]
 
     def _start(
         self,
@@ -258,11 +259,6 @@ class Ppo:
         checkpoints.save(state)
 
 
-def step_seed(config: PpoConfig, step: int) -> int:
-    """Of a rollout's samples: another one in each step, the same in each attempt at it [7]."""
-    return int(digest(config.seed, "rollout", step)[:12], 16)
-
-
 def check_sampling(experience: Experience, loaded: Loaded) -> None:
     """What was sampled from is what is scored: no filter, the same temperature [4, 5]."""
     gap = experience.figures["sampler_gap"]
@@ -290,12 +286,3 @@ def _means(sums: Figures, warming_up: bool) -> Figures:
     if warming_up:
         found["policy_loss"] = 0.0
     return found
-
-
-def _endless(count: int, seed: int, start: int, stop: int) -> Iterator[int]:
-    """Places start..stop of an endless sequence of permutations of 0..count-1."""
-    for place in range(start, stop):
-        cycle, at = divmod(place, count)
-        if at == 0 or place == start:
-            order = random.Random(f"{seed}/prompts/{cycle}").sample(range(count), count)
-        yield order[at]

@@ -3,64 +3,66 @@
 palate ppo                  or   run(Project.open(folder), PpoConfig(folder))
 """
 
-import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from palate.checkpoints import Checkpoints
-from palate.config import PpoConfig, UserError, as_dict, from_mapping
-from palate.data.records import Message, Run
+from palate.config import PpoConfig, UserError
+from palate.data.records import Run
 from palate.doctor import check_frozen, check_moved, check_template, weights_hash
 from palate.hardware import probe
 from palate.models import Loaded, is_run, load, save_adapter, save_model
 from palate.parallel import team
 from palate.project import Project
-from palate.rl.belief import Belief
-from palate.rl.best_of_n import against_best_of_n
-from palate.rl.guards import Guard, fit, warnings
+from palate.rl import prompted
+from palate.rl.best_of_n import Frontier, Standing, frontier
+from palate.rl.guards import Guard
 from palate.rl.ppo import Ppo
+from palate.rl.prompted import SNAPSHOTS, Prompts
 from palate.rl.rewards import Part, open_rewards, parse
 from palate.rl.roles import POLICY, REFERENCE, VALUE, Roles
+from palate.rl.rollouts import see
 from palate.runs import ActiveRun
-from palate.training import starting_point, token_budget
 
-BAR_PROMPTS = 64  # held-out prompts on which the policy is held against best of n
-SNAPSHOTS = "snapshots"
-LONGEST = 1024  # tokens of a ranked answer and its prompt, for the guard
-_PROMPTS = "SELECT id AS prompt_id, messages FROM prompt WHERE split = 'train' AND (? IS NULL OR source = ?) ORDER BY id LIMIT ?"
+# The rate of the value's adapter, in the policy's. It starts from a head that has read whole answers only, so what it says in
+# the middle of one is far off (explained variance -3.5); at the policy's own rate the policy waits for it for a dozen rollouts.
+VALUE_TIMES = 5.0
 
 
 class Task(NamedTuple):
     """What all processes of a run need to know."""
 
-    config: PpoConfig
-    ref: str
-    prompts: list[list[Message]]
-    parts: tuple[Part, ...]
+    config: PpoConfig  # with base and reward
+    prompts: Prompts
     snapshots: Path | None  # of the policy along the way; None: another process keeps them
+
+    @property
+    def ref(self) -> str:
+        """The model to start from."""
+        assert self.config.base is not None
+        return self.config.base
+
+    @property
+    def parts(self) -> list[Part]:
+        """What judges."""
+        return [parse(name) for name in self.config.reward]
 
 
 def run(project: Project, asked: PpoConfig) -> Run:
     """Train a policy by what its reward says of what it writes; returns the finished run."""
     _check(asked)
-    with _started(project, asked) as (active, task):
-        config = task.config
+    with prompted.started(project, asked, "ppo") as (active, config, every):
         hardware = probe(config.device, config.dtype)
-        loaded = load(project, task.ref, hardware)
+        loaded = load(project, config.base, hardware)
         check_template(project.known(active.record.parents), loaded.encoder.template_hash)
         active.update(template_hash=loaded.encoder.template_hash)
-        task = task._replace(prompts=fitting(task.prompts, loaded, config.max_new_tokens))
-        names = " + ".join(f"{p.weight:g} {p.name}" if p.weight != 1 else p.name for p in task.parts)
+        prompts = prompted.fitting(every, loaded, config.max_new_tokens)
+        task = Task(config, prompts, active.path / SNAPSHOTS)
         print(
-            f"{active.id}: PPO on {task.ref}, {len(task.prompts)} prompts, judged by {names}; {config.steps} rollouts of "
-            f"{config.batch_size} answers ({hardware})"
+            f"{active.id}: PPO on {task.ref}, {len(prompts)} prompts, judged by {prompted.judged_by(task.parts)}; "
+            f"{config.steps} rollouts of {config.batch_size} answers ({hardware})"
         )
         team().tell(task)
         ppo = prepare(project, task, loaded)
@@ -69,7 +71,8 @@ def run(project: Project, asked: PpoConfig) -> Run:
         check_moved(before, _trained(ppo.roles))
         check_frozen(frozen, weights_hash(ppo.roles.frozen().items()))  # [20]
         _save(active, ppo, task.ref)
-        _report(project, active, ppo, task)
+        found, where = prompted.held_out(project, config, loaded, prompts)
+        prompted.report(active, config, ppo.history, ppo.guard, *against_best_of_n(ppo, found), where)
     return active.record
 
 
@@ -82,143 +85,47 @@ def follow(project: Project) -> None:
 
 def prepare(project: Project, task: Task, loaded: Loaded) -> Ppo:
     """Roles, rewards and guard for a task."""
-    config = task.config
-    on_base = None if config.method == "full" else shares_base(project, task.parts, task.ref)
-    folder = (
-        None
-        if on_base is None
-        else Path(project.run(on_base).path) / str(project.run(on_base).artefact["path"])
-    )
+    config, parts = task.config, task.parts
+    full = config.method == "full"
+    on_base = None if full else shares_base(project, parts, task.ref)
+    folder = None if on_base is None else _artefact(project, on_base)
     roles = (
         Roles.full(loaded)
-        if config.method == "full"
-        else Roles.adapters(loaded, config.lora_rank, config.seed, folder)
+        if full
+        else Roles.adapters(loaded, config.lora_rank, config.seed, folder, config.value_layers)
     )
-    if (
-        on_base is not None
-        and config.pessimism
-        and roles.reward is not None
-        and roles.reward.uncertainty is None
-    ):
+    knows = roles.reward is None or roles.reward.uncertainty is not None
+    if on_base is not None and config.pessimism and not knows:
         raise UserError(
             f"{on_base} does not know how sure it is (--uncertainty off): train it again, or --pessimism 0"
         )
-    rewards = open_rewards(project, task.parts, loaded.hardware, config.pessimism, on_base)
-    default = default_learning_rate(loaded.weights, config.method)
-    policy = config.learning_rate or default
-    rates = {POLICY: policy, VALUE: config.value_learning_rate or policy}
-    belief = None if config.guard == "off" else _belief(project, task, roles)
-    guard = Guard(config.guard, config.keep_every, task.snapshots, belief)
-    return Ppo(roles, rewards, task.prompts, config, rates, guard)
-
-
-def _belief(project: Project, task: Task, roles: Roles) -> Belief | None:
-    """What the votes of the first reward run among the sources say, in the start's own features."""
-    loaded = roles.loaded
-    for part in task.parts:
-        file = (
-            Path(project.run(part.name).path) / "data/train.parquet" if is_run(project, part.name) else None
+    rewards = open_rewards(project, parts, loaded.hardware, config.pessimism, on_base)
+    rate = config.learning_rate or prompted.default_learning_rate(loaded.weights, config.method)
+    rates = {POLICY: rate, VALUE: config.value_learning_rate or (rate if full else VALUE_TIMES * rate)}
+    with roles.reference():
+        belief = (
+            None
+            if config.guard == "off"
+            else prompted.belief(project, parts, loaded, roles.forwards[REFERENCE])
         )
-        if file is not None and file.exists():
-            rows = pq.read_table(file).to_pylist()
-            trees = [
-                loaded.encoder.tree(
-                    json.loads(row["messages"]), row["completions"], row["finish_reasons"], LONGEST
-                )
-                for row in rows
-            ]
-            with roles.reference():
-                return Belief.of(
-                    roles.forwards[REFERENCE], rows, trees, token_budget(loaded.model.config, loaded.hardware)
-                )
-    return None
-
-
-def default_learning_rate(weights: int, method: str) -> float:
-    """Peak rate by size and method; measured on the built-in model, customary above 20M weights."""
-    small = weights < 20_000_000
-    if method == "lora":
-        return 1e-3 if small else 1e-5
-    return 1e-4 if small else 1e-6
+    return Ppo(
+        roles, rewards, task.prompts, config, rates, Guard(config.guard, config.keep_every, task.snapshots, belief)
+    )  # fmt: skip
 
 
 def shares_base(project: Project, parts: Sequence[Part], ref: str) -> str | None:
     """The first reward run among `parts` that is an adapter (or a head) on the policy's own base."""
     for part in parts:
         if is_run(project, part.name):
-            run = project.run(part.name)
-            place = Path(run.path) / str(run.artefact.get("path", ""))
-            if run.artefact.get("base") == ref and not (place / "weights.safetensors").exists():
+            base = project.run(part.name).artefact.get("base")
+            if base == ref and not (_artefact(project, part.name) / "weights.safetensors").exists():
                 return part.name
     return None
 
 
-def fitting(prompts: list[list[Message]], loaded: Loaded, max_new_tokens: int) -> list[list[Message]]:
-    """Those that leave room in the model's context for an answer; says how many don't."""
-    context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    if context is None:
-        return prompts
-    kept = [p for p in prompts if len(loaded.encoder.prompt(p)) + max_new_tokens <= context]
-    if len(kept) < len(prompts):
-        print(
-            f"  {len(prompts) - len(kept)} prompts leave no room for {max_new_tokens} tokens in {context} and are left out"
-        )
-    if not kept:
-        raise UserError(
-            f"no prompt leaves room for --max-new-tokens {max_new_tokens} in the model's {context} tokens"
-        )
-    return kept
-
-
-@contextmanager
-def _started(project: Project, asked: PpoConfig) -> Iterator[tuple[ActiveRun, Task]]:
-    """A new run with its prompts frozen; or, with `--resume`, that run with its own prompts and settings."""
-    if asked.resume is not None:
-        with project.resume(asked.resume, "ppo") as active:
-            file = active.path / "data" / "prompts.parquet"
-            if not file.exists():
-                raise UserError(f"{active.id} was stopped before it had its prompts: begin anew")
-            settings = dict(active.record.config)
-            config = from_mapping(PpoConfig, settings, active.id)
-            config = replace(config, project=asked.project, recipe=None, device=asked.device)
-            print(f"{active.id} goes on")
-            yield active, _task(active, config, pq.read_table(file))
-        return
-    ref, parents = starting_point(project, asked.base)
-    names = asked.reward or _latest_reward(project)
-    parts = [parse(name) for name in names]
-    runs = tuple(part.name for part in parts if is_run(project, part.name))
-    with project.store() as store:
-        table = store.table(
-            _PROMPTS, [asked.source, asked.source, 2**62 if asked.limit is None else asked.limit]
-        )
-    if not table.num_rows:
-        where = f" from source '{asked.source}'" if asked.source else ""
-        raise UserError(f"there are no training prompts{where}; palate import FILE brings some")
-    settings = {**as_dict(asked), "base": ref, "reward": list(names)}
-    with project.start("ppo", settings, tuple(dict.fromkeys((*parents, *runs))), asked.seed) as active:
-        active.freeze("prompts", table)
-        yield active, _task(active, from_mapping(PpoConfig, settings, active.id), table)
-
-
-def task_of(config: PpoConfig, ref: str, prompts: list[list[Message]], snapshots: Path) -> Task:
-    """What `config` asks for, of a model and prompts."""
-    return Task(config, ref, prompts, tuple(parse(name) for name in config.reward), snapshots)
-
-
-def _task(active: ActiveRun, config: PpoConfig, table: pa.Table) -> Task:
-    assert config.base is not None
-    prompts = [json.loads(messages) for messages in table["messages"].to_pylist()]
-    return task_of(config, config.base, prompts, active.path / SNAPSHOTS)
-
-
-def _latest_reward(project: Project) -> tuple[str, ...]:
-    latest = project.latest("reward")
-    if latest is None:
-        raise UserError(
-            "there is no reward run yet: palate reward makes one, or name another source: --reward"
-        )
-    return (latest.id,)
+def _artefact(project: Project, name: str) -> Path:
+    run = project.run(name)
+    return Path(run.path) / str(run.artefact.get("path", ""))
 
 
 def _check(config: PpoConfig) -> None:
@@ -238,6 +145,8 @@ def _check(config: PpoConfig) -> None:
         raise UserError(
             f"--value-warmup {config.value_warmup} of {config.steps} --steps leaves none to the policy"
         )
+    if not 0 < config.value_layers <= 1:
+        raise UserError(f"--value-layers is a share, above 0 and up to 1, got {config.value_layers}")
     if config.temperature <= 0:
         raise UserError(f"--temperature must be above 0, got {config.temperature}: PPO learns from chance")
     if not 0 < config.lam <= 1 or not 0 < config.gamma <= 1 or not 0 < config.clip < 1 or config.kl < 0:
@@ -261,49 +170,10 @@ def _save(active: ActiveRun, ppo: Ppo, ref: str) -> None:
     shutil.rmtree(active.path / SNAPSHOTS, ignore_errors=True)
 
 
-def _report(project: Project, active: ActiveRun, ppo: Ppo, task: Task) -> None:
-    """Final figures to the record and the terminal, with what they mean."""
-    config, history = task.config, ppo.history
-    prompts, where = _held_out(project, task, ppo.roles.loaded)
-    own, bar = against_best_of_n(ppo, prompts, config)
-    size = max(1, len(history) // 10)
-    seconds = {
-        name: sum(row[f"{name}_seconds"] for row in history) for name in ("rollout", "scoring", "update")
-    }
-    active.metrics(
-        steps=len(history), episodes=len(history) * config.batch_size, kept_step=ppo.guard.chosen,
-        reward_before=bar.reward[0], reward=own.reward, kl=own.kl, length=own.length, stop_rate=own.stop_rate,
-        best_of_n=bar.record(), gao_curve=fit(ppo.guard.path), seconds={name: round(value, 1) for name, value in seconds.items()},
-        **{f"train_{name}": sum(row[name] for row in history[-size:]) / size
-           for name in ("reward", "kl", "entropy", "explained_variance")},
-    )  # fmt: skip
-    total = sum(seconds.values())
-    shares = ", ".join(f"{name} {value / total:.0%}" for name, value in seconds.items())
-    print(f"  {len(history) * config.batch_size} answers in {total:.0f} s ({shares})")
-    print(
-        f"  {where}: reward {bar.reward[0]:+.2f} -> {own.reward:+.2f}, {own.kl:.1f} nats from {task.ref}, "
-        f"{own.length:.0f} tokens, {own.stop_rate:.0%} end by themselves"
-    )
-    if config.best_of > 1:
-        print(f"  {bar.sentence(own.reward, own.kl)}")
-    for sentence in (ppo.guard.sentence(), *warnings(history)):
-        if sentence:
-            print(f"  {sentence}")
-    print(f"made {active.path / str(active.record.artefact['path'])}")
-    print("next: palate eval")
-
-
-def _held_out(project: Project, task: Task, loaded: Loaded) -> tuple[list[list[Message]], str]:
-    """Prompts that nothing was trained on, where there are some."""
-    with project.store() as store:
-        rows = store.rows(
-            "SELECT messages FROM prompt WHERE split = 'test' ORDER BY id LIMIT ?", [BAR_PROMPTS]
-        )
-    found = (
-        fitting([json.loads(row["messages"]) for row in rows], loaded, task.config.max_new_tokens)
-        if rows
-        else []
-    )
-    if found:
-        return found, f"{len(found)} held-out prompts"
-    return task.prompts[:BAR_PROMPTS], "training prompts (there are no held-out ones)"
+def against_best_of_n(ppo: Ppo, prompts: Prompts) -> tuple[Standing, Frontier]:
+    """The trained policy, and best of n of the start, on the same prompts by the same reward."""
+    config, roles, places = ppo.config, ppo.roles, list(range(len(prompts)))
+    n = max(1, config.best_of)
+    base = see(roles.reference, roles, ppo.rewards, prompts, places, config, n, config.seed + 1)
+    own = see(roles.writing, roles, ppo.rewards, prompts, places, config, config.k, config.seed + 2)
+    return Standing.of(own.answers, own.rewards(), own.kl()), frontier(base.rewards())

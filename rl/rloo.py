@@ -33,4 +33,4 @@ def settings(config: RlooConfig) -> dict[str, Any]:
     return {"beta": config.kl, "epsilon": config.clip, "normalize_advantages": config.normalize}
 
 
-METHOD = Method("rloo", RlooConfig, Rloo, TrlConfig, settings)
+METHOD = Method("rloo", Rloo, TrlConfig, settings)

@@ -1,6 +1,6 @@
 """Rollouts: what the policy writes, what everybody says of it, and what each token was worth.
 
-    experience = collect(roles, rewards, prompts, settings, seed)
+    experience = collect(roles, rewards, prompts, config, kl_coefficient, seed)
 
 Prompts are sampled K times each; the answers of a prompt stay one tree, so the prompt is computed once here too. Several
 processes each sample and judge their share, and all of them get all of it. Numbers in brackets are those of the 21 details
@@ -23,15 +23,15 @@ from palate.generation import Sampled, sample
 from palate.models import Loaded
 from palate.parallel import team
 from palate.rl.advantages import add_scores, gae, kl_estimates, kl_rewards, overlong_penalty, whiten
+from palate.rl.guards import Figures
 from palate.rl.ppo_losses import explained_variance
 from palate.rl.rewards import OnBase, Rewards, check_scores
 from palate.rl.roles import Roles
 from palate.sequences import EncodedTree
 from palate.training import token_budget
-from palate.tree import micro_batches
+from palate.tree_packing import micro_batches, tree_tokens
 
 GENERATED_AT_ONCE = 128  # completions
-Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Experience:
     advantages: list[Tensor]
     returns: list[Tensor]
     figures: Figures
-    kl: float  # nats per completion, k1
+    below: list[Tensor]  # (tokens, D) of each tree, as in Look; empty: to be computed
 
     def tokens(self, tree: int) -> int:
         """Response tokens of a tree."""
@@ -73,29 +73,25 @@ class Seen:
 
 
 def collect(
-    loaded: Loaded,
     roles: Roles,
     rewards: Rewards,
     prompts: Sequence[Sequence[Message]],
     config: PpoConfig,
     kl_coefficient: float,
     seed: int,
-    progress: Callable[[int], object] | None = None,
 ) -> Experience:
     """Sample, judge, and turn scores into advantages."""
     processes = team()
     places = list(processes.share(range(len(prompts))))
-    own = see(roles.writing, roles, rewards, prompts, places, config, config.k, seed, progress)
+    alone = processes.size == 1  # states are too much to send around
+    own = see(roles.writing, roles, rewards, prompts, places, config, config.k, seed, keep=alone)
     every = processes.gather(own)
     order = sorted((place, part, i) for part, seen in enumerate(every) for i, place in enumerate(seen.places))
     seen = [(every[part], i) for _, part, i in order]
     answers = [one.answers[i] for one, i in seen]
     looks = [one.looks[i] for one, i in seen]
     parts = [one.scores[i] for one, i in seen]
-    trees = [
-        EncodedTree(loaded.encoder.prompt(prompt), [list(a.token_ids) for a in row], 0, 0)
-        for prompt, row in zip(prompts, answers, strict=True)
-    ]
+    trees = written(roles.loaded, prompts, answers)
     seconds = {name: max(one.seconds[name] for one in every) for name in own.seconds}
     return _experience(trees, answers, looks, parts, rewards, config, kl_coefficient, seconds)
 
@@ -109,37 +105,41 @@ def see(
     config: PpoConfig,
     k: int,
     seed: int,
-    progress: Callable[[int], object] | None = None,
+    keep: bool = False,
 ) -> Seen:
-    """Let the model that `writing` opens answer the prompts at `places` k times, and everybody judge that."""
+    """Let the model that `writing` opens answer the prompts at `places` k times, and everybody judge that.
+
+    `keep`: with what the value's training starts from (roles.look).
+    """
     began = time.perf_counter()
     with writing() as writer:  # from its own distribution, or what is sampled is not what is scored [4]
         answers = sample(
-            writer, prompts, k, config.temperature, 1.0, config.max_new_tokens, seed, GENERATED_AT_ONCE, progress, places
+            writer, prompts, k, config.temperature, 1.0, config.max_new_tokens, seed, GENERATED_AT_ONCE, None, places
         )  # fmt: skip
-    encoder = roles.loaded.encoder
-    trees = [
-        EncodedTree(encoder.prompt(prompts[place]), [list(a.token_ids) for a in row], 0, 0)
-        for place, row in zip(places, answers, strict=True)
-    ]
+    asked = [prompts[place] for place in places]
+    trees = written(roles.loaded, asked, answers)
     wrote = time.perf_counter()
-    looks = _looks(roles, trees, config.temperature)
-    scores = _scores(rewards, [prompts[place] for place in places], answers, looks)
+    looks = _looks(roles, trees, config.temperature, keep)
+    scores = _scores(rewards, asked, answers, looks)
     seconds = {"rollout_seconds": wrote - began, "scoring_seconds": time.perf_counter() - wrote}
     return Seen(places, answers, looks, scores, seconds)
 
 
-def _looks(roles: Roles, trees: Sequence[EncodedTree], temperature: float) -> list[dict[str, Tensor | None]]:
+def _looks(
+    roles: Roles, trees: Sequence[EncodedTree], temperature: float, keep: bool
+) -> list[dict[str, Tensor | None]]:
     """What all roles say, tree by tree, on the CPU."""
     found: list[dict[str, Tensor | None]] = [{}] * len(trees)
     for group in micro_batches(trees, token_budget(roles.loaded.model.config, roles.loaded.hardware)):
         some = [trees[i] for i in group]
-        look = vars(roles.look(some, temperature))
+        look = vars(roles.look(some, temperature, keep))
         tokens = [sum(map(len, tree.completions)) for tree in some]
         counts = [len(tree.completions) for tree in some]
+        lengths = {"rewards": counts, "sds": counts, "below": [tree_tokens(tree) for tree in some]}
         for name, whole in look.items():
-            sizes = counts if name in ("rewards", "sds", "states") else tokens
-            parts = [None] * len(some) if whole is None else torch.split(whole.cpu(), sizes)
+            parts: Sequence[Tensor | None] = [None] * len(some)
+            if whole is not None:
+                parts = torch.split(whole.cpu(), lengths.get(name, tokens))
             for index, part in zip(group, parts, strict=True):
                 found[index] = {**found[index], name: part}
     return found
@@ -184,13 +184,11 @@ def _experience(
         _padded(looks, name, lengths) for name in ("logprobs", "reference", "values", "entropy")
     )
     by_part = torch.tensor([[x for tree in parts for x in tree[p]] for p in range(len(rewards.parts))])
-    reward = by_part.sum(0)
-    stopped = torch.tensor([one.finish_reason == "stop" for row in answers for one in row])
-    score = reward if config.reward_clip is None else reward.clamp(-config.reward_clip, config.reward_clip)
-    score = score - config.missing_eos_penalty * (~stopped).float()  # [6]
-    score = score + config.overlong_penalty * overlong_penalty(
-        lengths, config.max_new_tokens, config.overlong_buffer
-    )
+    overlong = overlong_penalty(lengths, config.max_new_tokens, config.overlong_buffer)
+    score, judged = scored(
+        [one for row in answers for one in row], by_part.sum(0), config.reward_clip, config.missing_eos_penalty,
+        config.overlong_penalty * overlong,
+    )  # fmt: skip
     token_rewards = add_scores(kl_rewards(old, reference, kl_coefficient, mask), score, mask)
     if config.whiten_rewards:
         token_rewards = whiten(token_rewards, mask, shift_mean=False)
@@ -199,15 +197,10 @@ def _experience(
     drawn = torch.tensor([x for row in answers for one in row for x in one.logprobs])
     tokens = float(mask.sum())
     figures = {
-        "reward": float(reward.mean()),
-        "reward_sd": float(reward.std(correction=0)),
-        "score": float(score.mean()),
+        **judged,
         "kl": float(k1.sum(1).mean()),
         "kl_k3_per_token": float(k3.sum() / tokens),
         "entropy": float((entropy * mask).sum() / tokens),
-        "length": float(lengths.float().mean()),
-        "stop_rate": float(stopped.float().mean()),
-        "distinct_2": distinct_bigrams([one.token_ids for row in answers for one in row]),
         "explained_variance": explained_variance(values[mask > 0], returns[mask > 0]),
         "sampler_gap": float(
             (drawn - old[mask > 0]).mean()
@@ -226,8 +219,41 @@ def _experience(
 
     return Experience(
         trees, [[one.text for one in row] for row in answers], split(old), split(values),
-        split(whiten(advantages, mask)), split(returns), figures, figures["kl"],
+        split(whiten(advantages, mask)), split(returns), figures,
+        [one for look in looks if (one := look["below"]) is not None],
     )  # fmt: skip
+
+
+def written(
+    loaded: Loaded, prompts: Sequence[Sequence[Message]], answers: Sequence[Sequence[Sampled]]
+) -> list[EncodedTree]:
+    """One tree per prompt, of the very tokens that were sampled."""
+    return [
+        EncodedTree(loaded.encoder.prompt(prompt), [list(one.token_ids) for one in row], 0, 0)
+        for prompt, row in zip(prompts, answers, strict=True)
+    ]
+
+
+def scored(
+    answers: Sequence[Sampled],
+    reward: Tensor,
+    clip: float | None,
+    missing_eos_penalty: float,
+    added: Tensor | float = 0.0,
+) -> tuple[Tensor, Figures]:
+    """(what each answer is optimised for (C,), figures of the answers): its reward (C,), clipped, less the penalty where it
+    did not end by itself [6], and what is `added` besides."""
+    stopped = torch.tensor([one.finish_reason == "stop" for one in answers])
+    score = reward if clip is None else reward.clamp(-clip, clip)
+    score = score - missing_eos_penalty * (~stopped).float() + added
+    return score, {
+        "reward": float(reward.mean()),
+        "reward_sd": float(reward.std(correction=0)),
+        "score": float(score.mean()),
+        "length": sum(len(one.token_ids) for one in answers) / len(answers),
+        "stop_rate": float(stopped.float().mean()),
+        "distinct_2": distinct_bigrams([one.token_ids for one in answers]),
+    }
 
 
 def distinct_bigrams(answers: Sequence[Sequence[int]]) -> float:

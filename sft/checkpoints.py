@@ -1,4 +1,4 @@
-"""Checkpoints of `palate sft`: those of transformers' Trainer (palate.trainer_checkpoints), and what was measured before.
+"""Checkpoints of `palate sft`: those of transformers' Trainer (palate.trainers), and what was measured before.
 
 runs/sft-1/checkpoints/before.json    what was measured before the first step
 """

@@ -15,11 +15,12 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from tqdm import tqdm
 
-from palate import doctor
-from palate import trainer_checkpoints as checkpoints
+from palate import doctor, trainers
 from palate.config import SftConfig
+from palate.launched import sharding
 from palate.models import Loaded, quiet_libraries
 from palate.parallel import team
+from palate.sft import sharded
 from palate.sft.dataset import Row, pack, plan
 from palate.sft.methods import default_learning_rate
 
@@ -56,15 +57,15 @@ def fit(
             lambda chunk: _columns([pack([rows[i] for i in part] or nothing) for part in chunk["rows"]])
         )
         saving = config.gradient_checkpointing
-        if saving is None:
-            saving = _needs_checkpointing(loaded, max(max_tokens, max(lengths)))
-        done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
+        if saving is None:  # with FSDP always: layers that are kept for the backward pass would be kept whole
+            saving = sharding() == "FSDP" or _needs_checkpointing(loaded, max(max_tokens, max(lengths)))
+        done = 0 if checkpoint is None else trainers.step_of(checkpoint)
         silent = None if team().first else True
         with (
             tempfile.TemporaryDirectory() as scratch,
             tqdm(total=len(steps), unit="step", initial=done, disable=silent) as bar,
         ):
-            place = Path(scratch) if folder is None else checkpoints.writing(folder)
+            place = Path(scratch) if folder is None else trainers.writing(folder)
             trainer = SFTTrainer(
                 model=model,
                 args=_arguments(loaded, config, steps, saving, place),
@@ -72,12 +73,10 @@ def fit(
                 processing_class=copy.deepcopy(loaded.tokenizer),  # TRL sets a pad token on it
                 callbacks=[_progress(bar, on_log)],
             )
-            if folder is not None:
-                trainer.add_callback(checkpoints.callback(folder))
-            _remove_printer(trainer)
             assert trainer.args.world_size == team().size
             _in_float32(model)
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            sharded.prepare(trainer, loaded.hardware)
+            trainers.train(trainer, folder, checkpoint)
     model.eval()
     return len(steps)
 
@@ -104,15 +103,11 @@ def _arguments(
         lr_scheduler_type="linear",
         gradient_checkpointing=saving,
         ddp_find_unused_parameters=False,
-        bf16=loaded.hardware.dtype == torch.bfloat16,
-        use_cpu=loaded.hardware.device.type == "cpu",
-        dataloader_pin_memory=loaded.hardware.device.type == "cuda",
+        # with FSDP, gradients that wait for the last micro-batch would be whole in every process
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": sharding() == "FSDP"}},
         logging_steps=max(1, len(steps) // 200),
-        logging_nan_inf_filter=False,
-        save_strategy="no",  # checkpoints.callback asks
-        report_to="none",
-        disable_tqdm=True,
         seed=config.seed,
+        **trainers.machine(loaded.hardware),
     )
 
 
@@ -188,9 +183,3 @@ def _progress(bar: Any, on_log: Callable[[int, dict[str, float]], None]) -> Any:
                 bar.set_postfix_str(f"loss {float(logs['loss']):.3f}")
 
     return Progress()
-
-
-def _remove_printer(trainer: Any) -> None:
-    from transformers import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)

@@ -10,7 +10,6 @@
 Not here: the training itself (fitting.py), how adapters are made and merged (palate.models).
 """
 
-import os
 from typing import Any
 
 from palate.config import SftConfig, UserError
@@ -19,6 +18,7 @@ from palate.hardware import Hardware
 from palate.models import Loaded, check_four_bit, load, load_four_bit, lora, save_adapter, save_model
 from palate.project import Project
 from palate.runs import ActiveRun
+from palate.sft import sharded
 
 ADAPTERS = ("lora", "qlora", "dora", "rslora")
 SMALL, HUGE = 20e6, 20e9  # weights
@@ -26,11 +26,7 @@ SMALL, HUGE = 20e6, 20e9  # weights
 
 def check(config: SftConfig, hardware: Hardware) -> None:
     """A UserError, before anything is loaded or written, where this can't be done here or trains nothing."""
-    if any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED")):
-        raise UserError(
-            "FSDP and DeepSpeed cut a model into parts, and here every process holds a whole copy: launch without them; "
-            "--method qlora needs the least memory"
-        )
+    sharded.check(config, hardware)
     if config.method == "qlora":
         check_four_bit(hardware)
     if config.lora_rank is not None and config.lora_rank < 1:

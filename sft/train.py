@@ -11,29 +11,30 @@ checks. Preferences are not learned here (palate reward, palate dpo).
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from torch import Tensor
 
 from palate import doctor
-from palate.config import SftConfig, UserError, as_dict, from_mapping
+from palate.config import SftConfig, UserError, as_dict, of_run
 from palate.data.records import Message, Run
 from palate.generation import Sampled, sample
 from palate.hardware import probe
+from palate.launched import sharding
 from palate.models import Loaded, is_run
 from palate.parallel import team
 from palate.project import Project
 from palate.runs import CHECKPOINTS, ActiveRun
-from palate.sft import methods
+from palate.sft import methods, sharded
 from palate.sft.checkpoints import Before, before
 from palate.sft.dataset import Row, encode, read_rows
 from palate.sft.fitting import fit, validation_loss
 from palate.sft.report import write_report
-from palate.trainer_checkpoints import latest, step_of
+from palate.trainers import latest, step_of
 
 PROBES = 16  # prompts sampled before and after
 PROBE_TOKENS = 96
@@ -71,7 +72,11 @@ def follow(project: Project) -> None:
     """Help to train what the first process tells (palate.parallel)."""
     config, base, rows, folder, checkpoint = team().hear()
     loaded = methods.start(project, base, config, probe(config.device, config.dtype))
-    fit(methods.trainee(loaded, config), loaded, rows, config, lambda *_: None, folder, checkpoint)
+    model = methods.trainee(loaded, config)
+    fit(model, loaded, rows, config, lambda *_: None, folder, checkpoint)
+    if sharding() == "FSDP":
+        sharded.weights(model)
+        team().leave()
 
 
 @contextmanager
@@ -102,8 +107,7 @@ def _resumed(asked: SftConfig, active: ActiveRun) -> Begun:
     """What a stopped run had: the rows in its folder, the settings in its record. Only where it computes is new."""
     if "train" not in active.record.files:
         raise UserError(f"{active.id} was stopped before it had its rows: begin anew")
-    config = from_mapping(SftConfig, dict(active.record.config), active.id)
-    config = replace(config, project=asked.project, recipe=None, device=asked.device)
+    config = of_run(active.record.config, asked, active.id)
     methods.check(config, probe(config.device, config.dtype))
     train = pq.read_table(active.path / "data" / "train.parquet")
     test = train.slice(0, 0)
@@ -120,6 +124,7 @@ def _train(
     """Measure, train, measure again, save, report."""
     active, config, folder = begun.active, begun.config, begun.active.path / CHECKPOINTS
     checkpoint = latest(folder)
+    sharded.check_checkpoint(checkpoint)
     active.rewind(0 if checkpoint is None else step_of(checkpoint) + 1)
     was = before(folder) or _measure(project, loaded, held_out, config, folder)
     team().tell((config, begun.base, rows, folder, checkpoint))
@@ -134,6 +139,12 @@ def _train(
             active.log(step, **figures)
 
     steps = fit(model, loaded, rows, config, on_log, folder, checkpoint)
+    if sharding() == "FSDP":
+        print(f"FSDP: each process held {sharded.share(model):.0%} of the weights")
+        weights = sharded.weights(model)
+        team().leave()
+        loaded.model = model = None  # its part makes room
+        model = _whole(project, begun, loaded, weights)
     doctor.check_moved(untrained, doctor.fingerprint(model))
     doctor.check_dtype(model, types)
     loss, samples = validation_loss(model, loaded, held_out), _samples(loaded, was.prompts, config.seed)
@@ -152,6 +163,16 @@ def _train(
     )
     write_report(active, was.prompts, was.samples, samples)
     _tell(active, rates[1])
+
+
+def _whole(project: Project, begun: Begun, loaded: Loaded, weights: dict[str, Tensor]) -> Any:
+    """A model of its own that has the weights which were trained in parts; `loaded` holds it afterwards."""
+    loaded.model = methods.start(project, begun.base, begun.config, loaded.hardware).model
+    model = methods.trainee(loaded, begun.config)
+    lacking, unknown = model.load_state_dict(weights, strict=False)
+    trained = {name for name, one in model.named_parameters() if one.requires_grad}
+    assert not unknown and not trained & set(lacking)
+    return model.eval()
 
 
 def _measure(

@@ -1,15 +1,29 @@
 """Settings from YAML: every mistake is one line that names the file and the key."""
 
+import ast
+import inspect
 import json
+import re
 from dataclasses import FrozenInstanceError, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from palate import config as settings
-from palate.cli import COMMANDS
-from palate.config import EvalConfig, SampleConfig, SftConfig, UserError, as_dict, from_mapping, read_yaml
+from palate.cli import COMMANDS, parse
+from palate.config import (
+    EvalConfig,
+    OnlineConfig,
+    PpoConfig,
+    SampleConfig,
+    SftConfig,
+    UserError,
+    as_dict,
+    from_mapping,
+    of_run,
+    read_yaml,
+)
 
 
 def test_read_yaml(tmp_path: Path) -> None:
@@ -63,13 +77,50 @@ def test_as_dict_is_plain_json() -> None:
         assert json.loads(json.dumps(as_dict(made), default=str))
 
 
+def test_resumed_has_its_own_settings_here() -> None:
+    once = PpoConfig(Path("there"), recipe=Path("r.yaml"), reward=("reward-1",), k=3, device="cuda")
+    recorded = as_dict(once)
+    asked = PpoConfig(Path("here"), resume="ppo-2", k=8, device="cpu")
+    found = of_run(recorded, asked, "ppo-2")
+    assert found == PpoConfig(Path("here"), reward=("reward-1",), k=3, device="cpu")
+    assert recorded["project"] == "there"
+    with pytest.raises(UserError, match="ppo-2: unknown setting 'epoch'"):
+        of_run({**recorded, "epoch": 3}, asked, "ppo-2")
+
+
+def sentence(kind: type, name: str) -> str:
+    """What the source says under a field, where it was declared last; empty when nothing stands there."""
+    for owner in kind.__mro__:
+        if name in inspect.get_annotations(owner):  # its own ones, not its bases'
+            lines = ast.parse(inspect.getsource(owner)).body[0].body  # type: ignore[attr-defined]
+            for line, after in pairwise([*lines, ast.Pass()]):
+                if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == name:
+                    said = after.value if isinstance(after, ast.Expr) else None
+                    return str(said.value) if isinstance(said, ast.Constant) else ""
+    raise AssertionError(f"{kind.__name__} has no field {name}")
+
+
+def letters(text: str) -> str:
+    """A text without the frame and the breaks of lines that help puts in."""
+    return "".join(re.findall(r"\w", text))
+
+
+@pytest.mark.parametrize("command", ["ppo", "rloo", "grpo"])
+def test_help_says_what_shared_settings_are(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    kind, _ = COMMANDS[command]
+    with pytest.raises(SystemExit):
+        parse(kind, command, ["--help"])
+    printed = letters(capsys.readouterr().out)
+    for field in fields(kind):
+        assert letters(sentence(kind, field.name)) in printed, field.name
+    assert sentence(kind, "seed") == sentence(OnlineConfig, "seed")
+    assert f"`{command}:`" in sentence(kind, "recipe")
+
+
 @pytest.mark.parametrize("kind", [kind for kind, _ in COMMANDS.values()])
 def test_configs_are_frozen_and_documented(kind: Any) -> None:
-    source = Path(settings.__file__).read_text(encoding="utf-8")
-    block = source[source.index(f"class {kind.__name__}:") :].split("@dataclass")[0]
     for field in fields(kind):
-        after = block[block.index(f"    {field.name}:") :]
-        assert '\n    """' in after.split("\n\n")[0], f"{kind.__name__}.{field.name} has no sentence"
+        assert sentence(kind, field.name), f"{kind.__name__}.{field.name} has no sentence"
     required = {"files": (), "file": Path("x"), "backup": "latest"}
     names = {field.name for field in fields(kind)}
     made = kind(**{name: value for name, value in required.items() if name in names})

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from palate import cli
 from palate.config import DpoConfig, PpoConfig, RewardConfig
 from palate.hardware import probe
 from palate.parallel import Team
@@ -24,10 +25,12 @@ SOURCE = str(Path(__file__).parents[1] / "src")
 FLAGS = {"epochs": 2, "batch_size": 5, "learning_rate": 1e-2, "device": "cpu", "dtype": "float32"}
 
 
-def launched(project: Project, *command: str, launcher: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+def launched(
+    project: Project, *command: str, launcher: tuple[str, ...], python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", "palate", *command, "--project", str(project.folder)],
+        [python, "-m", *launcher, "-m", "palate", *command, "--project", str(project.folder)],
         env=env, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
 
@@ -81,7 +84,7 @@ def test_dpo_in_two_processes_gives_the_curve_of_one(ranked_project: Make, launc
 def test_ppo_in_two_processes_gives_the_curve_of_one(ranked_project: Make) -> None:
     project = ranked_project()
     train.run(project, RewardConfig(project.folder, device="cpu", dtype="float32", learning_curve=False))
-    settings = {"steps": 5, "batch_size": 12, "max_new_tokens": 6, "learning_rate": 0.01, "value_warmup": 1, "best_of": 0,
+    settings = {"steps": 5, "batch_size": 12, "max_new_tokens": 6, "learning_rate": 0.005, "value_learning_rate": 0.001, "value_warmup": 1, "best_of": 0,
                 "guard": "warn", "keep_every": 2, "device": "cpu", "dtype": "float32"}  # fmt: skip
     alone = ppo_train.run(project, PpoConfig(project.folder, **settings))  # type: ignore[arg-type]
     flags = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
@@ -123,6 +126,26 @@ def test_what_can_not_be_done_together_says_so(ranked_project: Make) -> None:
     done = launched(project, "eval", launcher=TORCHRUN)
     assert done.returncode != 0
     assert "it runs in one process: start it without accelerate launch or torchrun" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DeepSpeed"])
+@pytest.mark.parametrize("command", ["reward", "dpo", "ppo"])
+def test_parts_of_a_model_are_refused_in_one_sentence(
+    ranked_project: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    kind: str,
+) -> None:
+    project = ranked_project(prompts=4, held_out=2)
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind.upper()}", "true")
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--project", str(project.folder)])
+    assert ended.value.code == 1 and not project.runs()
+    assert capsys.readouterr().err == (
+        f"palate {command}: {kind} cuts a model into parts, which only palate sft can work with: here every process holds a "
+        "whole base and its adapters, so launch with recipes/accelerate/ddp.yaml\n"
+    )
 
 
 def test_alone_nothing_is_done() -> None:

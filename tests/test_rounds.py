@@ -10,7 +10,7 @@ from palate import cli, loop
 from palate.config import LoopConfig, Paused, SimulateConfig, UserError
 from palate.labeling import simulate
 from palate.project import Project
-from palate.runs import CHECKPOINT
+from palate.runs import CHECKPOINT, CHECKPOINTS
 
 Make = Callable[..., Project]
 
@@ -95,6 +95,10 @@ def test_a_policy_that_was_interrupted_is_resumed(project: Project, monkeypatch:
     assert loop._unfinished(project, "ppo", "sample-1") is None  # none
     (project.folder / "runs/dpo-1" / CHECKPOINT).unlink()  # it never was a checkpoint
     assert loop._unfinished(project, "dpo", "sample-1") is None
+    trl = project.folder / "runs/dpo-1" / CHECKPOINTS / "step-3"  # as RLOO and GRPO have them
+    trl.mkdir(parents=True)
+    assert loop._unfinished(project, "dpo", "sample-1") == "dpo-1"
+    trl.rmdir()
     run = loop.run(project, LoopConfig(project.folder, resume="loop-1", device="cpu"))
     assert run.metrics["policy"] == "dpo-2" and run.status == "done"
 
@@ -110,15 +114,15 @@ def test_comparisons_can_be_chosen(project: Project) -> None:
         loop.run(project, config(project, rounds=1, taste=None, seed=5))
 
 
-def test_ppo_as_the_policy(project: Project) -> None:
-    with (project.folder / "palate.yaml").open(
-        "a"
-    ) as file:  # a step's own settings stand under its command's name
-        file.write("ppo:\n  steps: 3\n  batch_size: 8\n  max_new_tokens: 8\n  best_of: 2\n")
+@pytest.mark.parametrize("policy", ["ppo", "rloo", "grpo"])
+def test_policies_that_learn_from_their_own_answers(project: Project, policy: str) -> None:
+    # a step's own settings stand under its command's name
+    with (project.folder / "palate.yaml").open("a") as file:
+        file.write(f"{policy}:\n  steps: 3\n  batch_size: 8\n  max_new_tokens: 8\n  best_of: 2\n")
     project = Project.open(project.folder)
-    run = loop.run(project, config(project, rounds=1, policy="ppo"))
+    run = loop.run(project, config(project, rounds=1, policy=policy))
     made = project.run(run.metrics["policy"])
-    assert made.stage == "ppo" and made.config["reward"] == [run.metrics["rounds"][0]["reward"]]
+    assert made.stage == policy and made.config["reward"] == [run.metrics["rounds"][0]["reward"]]
     assert (made.config["steps"], made.metrics["steps"]) == (3, 3)
 
 

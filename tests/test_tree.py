@@ -1,5 +1,6 @@
 """The prompt tree against the model's own forward pass on plain rows: values, gradients, fallbacks."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +25,9 @@ from palate import tree_kernels
 from palate.hardware import Hardware
 from palate.models import lora
 from palate.sequences import EncodedTree
-from palate.tree import Layout, TreeForward, micro_batches, pack, split_tree, tree_tokens
-from palate.tree_kernels import block_mask, target_logprobs
+from palate.tree import TreeForward
+from palate.tree_kernels import block_mask, logprobs_and_entropy, target_logprobs
+from palate.tree_packing import Layout, micro_batches, pack, split_tree, tree_tokens
 
 CPU = Hardware(torch.device("cpu"), torch.float32, 1)
 SMALL = {
@@ -202,19 +204,37 @@ def test_packing_by_hand() -> None:
     assert line.lengths == [[2, 3], [1, 1, 2], [1, 1]]
 
 
-def test_target_logprobs_match_autograd() -> None:
+@pytest.mark.parametrize(
+    ("words", "dtype"), [(700, torch.float32), (5000, torch.float32), (5000, torch.bfloat16)]
+)
+@pytest.mark.parametrize("biased", [True, False])
+def test_target_logprobs_match_autograd(words: int, dtype: torch.dtype, biased: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(1500, 16, generator=generator, requires_grad=True)
-    weight, bias = torch.randn(700, 16, generator=generator), torch.randn(700, generator=generator)
-    targets = torch.randint(700, (1500,), generator=generator)
-    upstream = torch.randn(1500, generator=generator)
-    plain = (hidden @ weight.T + bias).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
-    found = target_logprobs(hidden, weight, bias, targets, torch.float32)
+    hidden = torch.randn(1100, 16, generator=generator, requires_grad=True)
+    weight = torch.randn(words, 16, generator=generator)
+    bias = 4 * torch.randn(words, generator=generator) if biased else None
+    targets = torch.randint(words, (1100,), generator=generator)
+    upstream = torch.randn(1100, generator=generator)
+    parts = [None if one is None else one.to(dtype) for one in (hidden, weight, bias)]
+    logits = torch.nn.functional.linear(*parts).log_softmax(-1, dtype=torch.float32)  # type: ignore[arg-type]
+    plain = logits.gather(-1, targets[:, None])[:, 0]
+    found, entropy = logprobs_and_entropy(hidden, weight, bias, targets, dtype)
     torch.testing.assert_close(found, plain)
+    torch.testing.assert_close(target_logprobs(hidden, weight, bias, targets, dtype), found)
+    torch.testing.assert_close(entropy, -(logits.exp() * logits).sum(-1))
     expected = torch.autograd.grad(plain @ upstream, hidden)[0]
+    near = 1e-4 if dtype == torch.float32 else 0.03
     torch.testing.assert_close(
-        torch.autograd.grad(found @ upstream, hidden)[0], expected, atol=1e-4, rtol=1e-4
+        torch.autograd.grad(found @ upstream, hidden)[0], expected, atol=near, rtol=near
     )
+
+
+def test_logits_far_below_and_above_nought_neither_overflow_nor_vanish() -> None:
+    weight = torch.cat([torch.full((2100, 1), -1e4), torch.full((2100, 1), 1e4)])
+    hidden, targets = torch.tensor([[1.0], [-1.0]]), torch.tensor([4199, 4199])
+    logprobs, entropy = logprobs_and_entropy(hidden, weight, None, targets, torch.float32)
+    torch.testing.assert_close(logprobs, torch.tensor([-math.log(2100), -2e4 - math.log(2100)]))
+    torch.testing.assert_close(entropy, torch.full((2,), math.log(2100)))
 
 
 def test_long_completions_do_not_pay_for_each_other() -> None:

@@ -50,7 +50,13 @@ def test_wheel_in_an_empty_environment(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"palate"}
     assert len(names) == len(set(names))
-    wanted = ("py.typed", "data/schema.sql", "builtin/model.safetensors", "evaluation/report.html.jinja")
+    wanted = (
+        "py.typed",
+        "config/core.py",
+        "data/schema.sql",
+        "builtin/model.safetensors",
+        "evaluation/report.html.jinja",
+    )
     for part in wanted:
         assert f"palate/{part}" in names
 

@@ -203,10 +203,11 @@ class Selector:
             try:
                 self.refresh()
             except Exception as error:  # noqa: BLE001 - whatever it is, people go on voting
-                if not self._closed:
+                why = str(error) if isinstance(error, UserError) else "choosing failed, see the log"
+                if not self._closed and why != self._why_not:  # once, not at every look
                     _log.exception("choosing failed, comparisons come by chance")
-                self._learner, self._share = None, 1.0
-                self._why_not = str(error) if isinstance(error, UserError) else "choosing failed, see the log"
+                self._learner, self._share, self._why_not = None, 1.0, why
+                self._sizes = (-1, -1)  # it may be put right without a change of how many there are
             with self._wake:
                 if not (self._closed or self._heard or self._stale):
                     self._wake.wait(POLL)
@@ -239,7 +240,7 @@ class Selector:
         pool = pools.read(self._store, run_id)
         learner = Learner(pool, self.settings)
         self._pool, self._waiting = pool, {one.id: one for one in pool.waiting}
-        self._learner, self._share = learner, learner.share
+        self._learner, self._share, self._why_not = learner, learner.share, ""
         with self._lock:
             self._stale = True
 

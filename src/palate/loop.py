@@ -19,19 +19,22 @@ from typing import Any
 from palate.config import (
     DpoConfig,
     EvalConfig,
+    GrpoConfig,
     LoopConfig,
     Paused,
     PpoConfig,
     RewardConfig,
+    RlooConfig,
     SampleConfig,
     SimulateConfig,
     UserError,
     as_dict,
     from_mapping,
+    of_run,
 )
 from palate.data.records import Run
 from palate.project import Project
-from palate.runs import CHECKPOINT, ActiveRun
+from palate.runs import CHECKPOINT, CHECKPOINTS, ActiveRun
 
 STATE = "rounds.json"
 Rounds = list[dict[str, str]]  # per round: run ids by step
@@ -48,8 +51,7 @@ def run(project: Project, asked: LoopConfig) -> Run:
     _check(asked)
     if asked.resume is not None:
         with project.resume(asked.resume, "loop") as active:
-            config = from_mapping(LoopConfig, dict(active.record.config), active.id)
-            _go(project, replace(config, project=asked.project, device=asked.device), active)
+            _go(project, of_run(active.record.config, asked, active.id), active)
         return active.record
     start = asked.base or getattr(project.latest("sft"), "id", None) or project.base
     with project.start("loop", {**as_dict(asked), "base": start}, (), asked.seed) as active:
@@ -93,8 +95,13 @@ def _steps(
     from palate.labeling import simulate
     from palate.reward import features
     from palate.reward import train as reward
-    from palate.rl import dpo, ppo_train
+    from palate.rl import dpo, grpo, ppo_train, rloo
 
+    online: dict[str, tuple[type, Callable[..., Run]]] = {
+        "ppo": (PpoConfig, ppo_train.run),
+        "rloo": (RlooConfig, rloo.run),
+        "grpo": (GrpoConfig, grpo.run),
+    }
     seed = config.seed + number
 
     def settings(kind: type, name: str, **changes: Any) -> Any:
@@ -132,8 +139,9 @@ def _steps(
     def moved(unfinished: str | None) -> Run:
         if config.policy == "dpo":
             return learned(dpo.run, settings(DpoConfig, "dpo", base=policy))(unfinished)
-        ppo = settings(PpoConfig, "ppo", base=policy, reward=(found["reward"],), source=config.source)
-        return learned(ppo_train.run, ppo)(unfinished)
+        kind, make = online[config.policy]
+        some = settings(kind, config.policy, base=policy, reward=(found["reward"],), source=config.source)
+        return learned(make, some)(unfinished)
 
     steps: dict[str, Callable[[str | None], Run]] = {
         "sample": sampled,
@@ -182,8 +190,10 @@ def _unfinished(project: Project, stage: str, sample: str | None) -> str | None:
         return None
     began = project.run(sample).created_at
     last = of_stage[-1]
-    kept = (Path(last.path) / CHECKPOINT).exists() and last.status not in ("done", "running")
-    return last.id if kept and last.created_at > began else None
+    folder = Path(last.path)
+    kept = (folder / CHECKPOINT).exists() or any((folder / CHECKPOINTS).glob("step-*"))
+    unfinished = kept and last.status not in ("done", "running") and last.created_at > began
+    return last.id if unfinished else None
 
 
 def read(folder: Path) -> Rounds:

@@ -167,6 +167,8 @@ def lora(
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
+    from palate.fused_lora import fuse
+
     transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 stores (in, out)
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", fan_in_fan_out=transposed,
@@ -176,7 +178,9 @@ def lora(
     )  # fmt: skip
     with quiet_libraries(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        wrapped = get_peft_model(model, config)
+    fuse(wrapped)
+    return wrapped
 
 
 def save_adapter(peft_model: Any, path: Path) -> None:

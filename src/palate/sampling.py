@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from palate.config import SampleConfig, UserError, as_dict
+from palate.config import POLICIES, SampleConfig, UserError, as_dict
 from palate.data.records import Comparison, Completion, Message, Run, digest
 from palate.generation import Sampled, sample
 from palate.hardware import probe
@@ -208,7 +208,7 @@ def _choose_prompts(project: Project, config: SampleConfig) -> list[Task]:
 
 
 def _latest_model(project: Project) -> str:
-    latest = project.latest("sft", "dpo", "ppo", "rloo", "grpo", "kto")
+    latest = project.latest("sft", *POLICIES)
     return project.base if latest is None else latest.id
 
 

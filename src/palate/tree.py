@@ -12,12 +12,12 @@ Trees share rows, and the language-model head runs on the positions that predict
 
 A model whose attention can't be told who sees whom (state space), or whose head is more than one matrix
 (soft-capped logits), is noticed by the self-test and computed in plain rows, one per completion.
-Not here: tokenization (sequences.py), losses (reward/losses.py, rl/losses.py), the training loop (training.py).
+Not here: tokenization (sequences.py), layouts (tree_packing.py), losses (reward/losses.py, rl/losses.py), the training loop (training.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -32,111 +32,7 @@ from palate.tree_kernels import (
     target_logprobs,
     use_branches,
 )
-
-PAD = 0  # any id: nothing sees it
-# line: all trees in one row, attention branch by branch (CPU: no padding, nothing masked is computed);
-# shelves: rows as long as the longest tree, filled with shorter ones, under a block mask (GPU: few large calls);
-# rows: one completion per row, as any model takes it
-Layout = Literal["line", "shelves", "rows"]
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Several trees in R rows of T tokens. N counts completion tokens, C completions, in the trees' order."""
-
-    input_ids: Tensor  # (R, T)
-    position_ids: Tensor  # (R, T)
-    tree: Tensor  # (R, T) which tree a token belongs to; -1 is padding
-    branch: Tensor  # (R, T) 0 in the prompt, k in the k-th completion
-    predictors: Tensor  # (N,) flat positions whose logits predict ...
-    targets: Tensor  # (N,) ... these completion tokens
-    owners: Tensor  # (N,) the completion each belongs to, 0..C-1
-    last: Tensor  # (C,) flat position of each completion's last token
-    layout: Layout
-    lengths: list[list[int]]  # of prompt and completions, tree by tree in the order of their places
-
-
-def pack(trees: Sequence[EncodedTree], layout: Layout, device: torch.device) -> Packed:
-    """Lay trees out: each goes, in order of falling length, to the first row that has room for it."""
-    lengths = [tree_tokens(tree) for tree in trees]
-    width = sum(lengths) if layout == "line" else max(lengths)
-    offsets = [0] * len(trees)  # where a tree starts in the flattened rows
-    filled: list[int] = []  # tokens in each row
-    for index in sorted(range(len(trees)), key=lambda i: -lengths[i]):
-        fitting = (r for r, used in enumerate(filled) if used + lengths[index] <= width)
-        row = len(filled) if layout == "rows" else next(fitting, len(filled))
-        if row == len(filled):
-            filled.append(0)
-        offsets[index] = row * width + filled[row]
-        filled[row] += lengths[index]
-    size = len(filled) * width
-    ids, positions, owner_tree, branch = [PAD] * size, [0] * size, [-1] * size, [0] * size
-    predictors: list[int] = []
-    targets: list[int] = []
-    counts: list[int] = []
-    last: list[int] = []
-    for index, tree in enumerate(trees):
-        start, prompt = offsets[index], len(tree.prompt)
-        ids[start : start + prompt] = tree.prompt
-        positions[start : start + prompt] = range(prompt)
-        owner_tree[start : start + lengths[index]] = [index] * lengths[index]
-        at = start + prompt
-        for k, completion in enumerate(tree.completions, 1):
-            end = at + len(completion)
-            ids[at:end] = completion
-            positions[at:end] = range(prompt, prompt + len(completion))
-            branch[at:end] = [k] * len(completion)
-            if completion:  # the prompt's last token predicts the first one
-                predictors += [start + prompt - 1, *range(at, end - 1)]
-            targets += completion
-            counts.append(len(completion))
-            last.append(end - 1 if completion else start + prompt - 1)
-            at = end
-    rows = torch.tensor([ids, positions, owner_tree, branch], device=device).view(4, len(filled), width)
-    where = torch.tensor([predictors, targets], dtype=torch.long, device=device)
-    owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
-    ends = torch.tensor(last, device=device)
-    placed = [trees[index] for index in sorted(range(len(trees)), key=offsets.__getitem__)]
-    parts = [[len(tree.prompt), *map(len, tree.completions)] for tree in placed]
-    return Packed(rows[0], rows[1], rows[2], rows[3], where[0], where[1], owners, ends, layout, parts)
-
-
-def tree_tokens(tree: EncodedTree) -> int:
-    """Tokens of the prompt and of all completions."""
-    return len(tree.prompt) + sum(map(len, tree.completions))
-
-
-def split_tree(tree: EncodedTree, hidden_size: int) -> list[EncodedTree]:
-    """The tree itself, or pieces with fewer completions each where repeating the prompt is cheaper.
-
-    A row of T tokens costs about T (6 D + T) per layer (24 D^2 for the linear maps of a token, 4 D T for its
-    attention, as kernels compute the masked half too): long completions should not pay for each other.
-    """
-
-    def cost(pieces: list[EncodedTree]) -> int:
-        return sum(t * (6 * hidden_size + t) for t in map(tree_tokens, pieces))
-
-    best = [tree]
-    for size in range(1, len(tree.completions)):
-        starts = range(0, len(tree.completions), size)
-        pieces = [replace(tree, completions=tree.completions[at : at + size]) for at in starts]
-        if cost(pieces) < cost(best):
-            best = pieces
-    return best
-
-
-def micro_batches(trees: Sequence[EncodedTree], token_budget: int) -> list[list[int]]:
-    """Indices of trees in groups of similar length and at most `token_budget` tokens (at least one tree)."""
-    groups: list[list[int]] = []
-    tokens = 0
-    for index in sorted(range(len(trees)), key=lambda i: -tree_tokens(trees[i])):
-        size = tree_tokens(trees[index])
-        if not groups or tokens + size > token_budget:
-            groups.append([])
-            tokens = 0
-        groups[-1].append(index)
-        tokens += size
-    return groups
+from palate.tree_packing import Layout, Packed, pack, split_tree, tree_origins
 
 
 @dataclass(frozen=True)
@@ -162,14 +58,14 @@ class TreeForward:
 
     def logprobs(self, trees: Sequence[EncodedTree]) -> list[Tensor]:
         """Per tree (K,) float32: log p(completion | prompt), summed over its tokens, stop token included."""
-        packed = self._pack(trees)
+        packed = self.pack(trees)
         sizes = [len(tree.completions) for tree in trees]
         sums = torch.zeros(sum(sizes), device=self.hardware.device)
         return list(torch.split(sums.index_add(0, packed.owners, self._token_logprobs(packed)), sizes))
 
     def token_logprobs(self, trees: Sequence[EncodedTree]) -> list[list[Tensor]]:
         """Per tree and completion (tokens,) float32: log p(token | prompt, earlier tokens)."""
-        flat = self._token_logprobs(self._pack(trees))
+        flat = self._token_logprobs(self.pack(trees))
         parts = iter(
             torch.split(flat, [len(completion) for tree in trees for completion in tree.completions])
         )
@@ -177,8 +73,8 @@ class TreeForward:
 
     def tokens(self, trees: Sequence[EncodedTree], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """((N,) log p of all completion tokens in order, (N,) entropies in nats without gradient), of softmax(logits / T)."""
-        packed = self._pack(trees)
-        return self.head_tokens(self._decode(packed), packed, temperature)
+        packed = self.pack(trees)
+        return self.head_tokens(self.decode(packed), packed, temperature)
 
     def head_tokens(self, hidden: Tensor, packed: Packed, temperature: float) -> tuple[Tensor, Tensor]:
         """`tokens` from the decoder's output (R T, D)."""
@@ -187,34 +83,26 @@ class TreeForward:
         states = hidden[packed.predictors] / temperature
         return logprobs_and_entropy(states, head.weight, bias, packed.targets, self.hardware.dtype)
 
-    def token_states(self, trees: Sequence[EncodedTree]) -> Tensor:
-        """(N, D): the decoder's output where each completion token is predicted from."""
-        packed = self._pack(trees)
-        return self._decode(packed)[packed.predictors]
-
-    def roles(
-        self, trees: Sequence[EncodedTree], adapters: Sequence[str]
-    ) -> tuple[Packed, dict[str, Tensor]]:
+    def roles(self, packed: Packed, adapters: Sequence[str]) -> dict[str, Tensor]:
         """The decoder's output (R T, D) under each of several adapters ("__base__": none) in one pass; no gradients.
 
         `model` is peft's; its rows are repeated once per adapter, so what a row computes is what that adapter would.
         """
-        packed = self._pack(trees)
         rows = packed.input_ids.shape[0]
         names = [name for name in adapters for _ in range(rows)]
         with self.model.base_model._enable_peft_forward_hooks(adapter_names=names):
-            hidden = self._decode(packed, len(adapters))
-        return packed, dict(zip(adapters, hidden.chunk(len(adapters)), strict=True))
+            hidden = self.decode(packed, len(adapters))
+        return dict(zip(adapters, hidden.chunk(len(adapters)), strict=True))
 
     def last_hidden(self, trees: Sequence[EncodedTree]) -> list[Tensor]:
         """Per tree (K, D): the decoder's output at the last token of each completion."""
-        packed = self._pack(trees)
-        return list(torch.split(self._decode(packed)[packed.last], [len(tree.completions) for tree in trees]))
+        packed = self.pack(trees)
+        return list(torch.split(self.decode(packed)[packed.last], [len(tree.completions) for tree in trees]))
 
     def summaries(self, trees: Sequence[EncodedTree]) -> list[Tensor]:
         """Per tree (K, 2 D): the decoder's output at each completion's last token, and its mean over the completion."""
-        packed = self._pack(trees)
-        hidden = self._decode(packed).float()
+        packed = self.pack(trees)
+        hidden = self.decode(packed).float()
         # a token stands where its follower is predicted from; the last one of a completion predicts nothing
         own = packed.predictors.roll(-1)
         ends = packed.owners.roll(-1) != packed.owners
@@ -231,31 +119,40 @@ class TreeForward:
         """The transformers model, with adapters in place."""
         return _unwrapped(self.model)
 
-    def _pack(self, trees: Sequence[EncodedTree]) -> Packed:
+    def pack(self, trees: Sequence[EncodedTree]) -> Packed:
         """The layout, unless a sliding window would have to cut inside a sequence."""
         config, device = self.base.config.get_text_config(), self.hardware.device
         longest = max(len(tree.prompt) + max(map(len, tree.completions)) for tree in trees)
         if self.layout == "rows" or longest > (getattr(config, "sliding_window", None) or longest):
-            rows = [replace(tree, completions=[c]) for tree in trees for c in tree.completions]
-            return pack(rows, "rows", device)
-        if self.layout == "shelves":
-            trees = [piece for tree in trees for piece in split_tree(tree, config.hidden_size)]
-        return pack(trees, self.layout, device)
+            layout: Layout = "rows"
+            pieces = [[replace(tree, completions=[c]) for c in tree.completions] for tree in trees]
+        elif self.layout == "shelves":
+            layout = self.layout
+            pieces = [split_tree(tree, config.hidden_size) for tree in trees]
+        else:
+            return pack(trees, self.layout, device)
+        return pack([one for some in pieces for one in some], layout, device, tree_origins(trees, pieces))
 
     def _token_logprobs(self, packed: Packed) -> Tensor:
         """(N,) float32 log-probabilities of the completion tokens."""
         if self.plain_head:
             head = self.base.get_output_embeddings()
-            hidden = self._decode(packed)[packed.predictors]
+            hidden = self.decode(packed)[packed.predictors]
             return target_logprobs(hidden, head.weight, head.bias, packed.targets, self.hardware.dtype)
         with self.hardware.autocast():
             logits = self.base(**_inputs(packed, self.hardware.dtype), use_cache=False).logits
         chosen: Tensor = logits.flatten(0, 1)[packed.predictors].float()
         return chosen.log_softmax(-1).gather(-1, packed.targets[:, None])[:, 0]
 
-    def _decode(self, packed: Packed, times: int = 1) -> Tensor:
-        """(times R T, D): the decoder's output at every position, all rows repeated `times`."""
+    def decode(self, packed: Packed, times: int = 1, embeddings: Tensor | None = None) -> Tensor:
+        """(times R T, D): the decoder's output at every position, all rows repeated `times`.
+
+        `embeddings` (R, T, D) are what it starts from in place of the tokens' own.
+        """
         inputs = _inputs(packed, self.hardware.dtype)
+        if embeddings is not None:
+            inputs = {name: one for name, one in inputs.items() if name != "input_ids"}
+            inputs["inputs_embeds"] = embeddings
         if times > 1:
             for name in ("input_ids", "position_ids", "attention_mask"):
                 if name in inputs and inputs[name].shape[0] == packed.input_ids.shape[0]:
@@ -288,23 +185,18 @@ def _self_test(wanted: TreeForward) -> tuple[bool, bool]:
     exact = replace(wanted, hardware=replace(wanted.hardware, dtype=torch.float32))
     plain = replace(exact, layout="rows")
     own = replace(plain, plain_head=False)
-    vocabulary = exact.base.config.get_text_config().vocab_size
-    ids = [(3 + 7 * i) % vocabulary for i in range(24)]
-    trees = [
-        EncodedTree(ids[:6], [ids[6:9], ids[9:14], ids[14:15]], 0, 0),
-        EncodedTree(ids[15:18], [ids[18:20], ids[20:24]], 0, 0),
-    ]
+    trees = trial_trees(exact)
     weights = exact.base.get_input_embeddings().weight.dtype
     training = [module for module in exact.model.modules() if module.training]
     exact.model.eval()  # dropout would make any two passes differ
     try:
         expected = torch.cat(plain.last_hidden(trees)).float()
         writes = exact.base.get_output_embeddings() is not None  # a classifier doesn't
-        head_agrees = not writes or _close(
+        head_agrees = not writes or close(
             torch.cat(plain.logprobs(trees)), torch.cat(own.logprobs(trees)), weights
         )
         try:
-            decoder_agrees = _close(torch.cat(exact.last_hidden(trees)).float(), expected, weights)
+            decoder_agrees = close(torch.cat(exact.last_hidden(trees)).float(), expected, weights)
         except (RuntimeError, TypeError, ValueError):  # its attention refuses to be told who sees whom
             decoder_agrees = False
     finally:
@@ -313,7 +205,17 @@ def _self_test(wanted: TreeForward) -> tuple[bool, bool]:
     return decoder_agrees, head_agrees
 
 
-def _close(found: Tensor, expected: Tensor, weights: torch.dtype) -> bool:
+def trial_trees(forward: TreeForward) -> list[EncodedTree]:
+    """Two small ones, to see what a model can do."""
+    vocabulary = forward.base.config.get_text_config().vocab_size
+    ids = [(3 + 7 * i) % vocabulary for i in range(24)]
+    return [
+        EncodedTree(ids[:6], [ids[6:9], ids[9:14], ids[14:15]], 0, 0),
+        EncodedTree(ids[15:18], [ids[18:20], ids[20:24]], 0, 0),
+    ]
+
+
+def close(found: Tensor, expected: Tensor, weights: torch.dtype) -> bool:
     """Equal up to the rounding of the weights' type; a wrong mask is off by far more."""
     tolerance = max(1e-3, 8 * torch.finfo(weights).eps)
     return bool((found - expected).abs().max() <= tolerance * expected.abs().max())

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HEAD_NUMBERS = 1 << 20  # logits that exist at one time on a CPU: they should stay in its cache
+# logits exist a block at a time on a CPU, which should stay in its cache; so many on a GPU, which likes few large calls
+HEAD_ROWS, HEAD_WORDS = 512, 2048
 HEAD_NUMBERS_GPU = 1 << 26
 SMALL_TREE = 256  # tokens
 BRANCHES = "palate_branches"  # the name under which transformers knows branch_attention
@@ -125,8 +126,8 @@ def use_branches(model: Any) -> bool:
 class _TargetLogprobs(torch.autograd.Function):
     """log softmax(h W^T + b)[target] without keeping the logits, and the entropy of each softmax without gradient.
 
-    With W frozen, d logprob / d h = W[target] - softmax(h W^T) W, which the forward pass can finish chunk by
-    chunk: it stores (N, D) numbers instead of the (N, V) that autograd would keep.
+    With W frozen, d logprob / d h = W[target] - softmax(h W^T) W, which the forward pass can finish block by block: it
+    stores (N, D) numbers instead of the (N, V) that autograd would keep.
     """
 
     @staticmethod
@@ -136,19 +137,19 @@ class _TargetLogprobs(torch.autograd.Function):
         logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         entropy = torch.empty_like(logprobs) if entropies else logprobs.new_empty(0)
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        numbers = HEAD_NUMBERS if hidden.device.type == "cpu" else HEAD_NUMBERS_GPU
-        chunk = max(64, numbers // weight.shape[0])
-        for start in range(0, len(targets), chunk):
-            part = slice(start, start + chunk)
-            logits = F.linear(hidden[part], weight, bias).log_softmax(-1, dtype=torch.float32)
-            logprobs[part] = logits.gather(-1, targets[part, None])[:, 0]
+        cpu = hidden.device.type == "cpu"
+        size = HEAD_ROWS if cpu else max(64, HEAD_NUMBERS_GPU // len(weight))
+        for start in range(0, len(targets), size):
+            rows = slice(start, start + size)
+            softmax = _Softmax.of(hidden[rows], targets[rows], slope is not None, entropies)
+            for first in range(0, len(weight), HEAD_WORDS if cpu else len(weight)):
+                words = slice(first, first + HEAD_WORDS if cpu else None)
+                softmax.add(first, weight[words], None if bias is None else bias[words])
+            logprobs[rows] = softmax.logprob()
             if entropies:
-                probabilities = logits.exp()
-                entropy[part] = -(probabilities * logits).sum(-1)
-            elif slope is not None:
-                probabilities = logits.exp_()
+                entropy[rows] = softmax.entropy()
             if slope is not None:
-                slope[part] = weight[targets[part]] - probabilities.to(weight.dtype) @ weight
+                slope[rows] = weight[targets[rows]] - softmax.mean().to(weight.dtype)
         ctx.slope = slope
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
@@ -156,6 +157,68 @@ class _TargetLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         return grads[0].to(ctx.slope.dtype)[:, None] * ctx.slope, None, None, None, None
+
+
+@dataclass
+class _Softmax:
+    """softmax(h W^T) of n rows over a vocabulary that comes in blocks: sums of e^(logit - largest), rescaled whenever a
+    larger one comes (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867). All in float32, (n, 1) but for `words`."""
+
+    hidden: Tensor  # (n, D)
+    targets: Tensor  # (n, 1)
+    largest: Tensor
+    total: Tensor  # of e^(logit - largest)
+    chosen: Tensor  # the target's logit
+    logits: Tensor | None  # the sum of (logit - largest) e^(logit - largest), for entropies
+    words: Tensor | None  # (n, D): the sum of e^(logit - largest) W[word], for slopes
+
+    @classmethod
+    def of(cls, hidden: Tensor, targets: Tensor, slopes: bool, entropies: bool) -> "_Softmax":
+        none = torch.zeros(len(hidden), 1, device=hidden.device)
+        words = torch.zeros(hidden.shape, device=hidden.device) if slopes else None
+        return cls(
+            hidden, targets[:, None], torch.full_like(none, -1e38), none,
+            none.clone(), none.clone() if entropies else None, words,
+        )  # fmt: skip
+
+    def add(self, first: int, weight: Tensor, bias: Tensor | None) -> None:
+        """The words from `first` on."""
+        block = F.linear(self.hidden, weight, bias).float()
+        own = self.targets - first
+        inside = (own >= 0) & (own < len(weight))
+        self.chosen = torch.where(inside, block.gather(-1, own.clamp(0, len(weight) - 1)), self.chosen)
+        largest = torch.maximum(self.largest, block.amax(-1, keepdim=True))
+        lower = self.largest - largest
+        scale = lower.exp()
+        block.sub_(largest)
+        if self.logits is None:
+            block.exp_()
+        else:
+            terms = block.exp()
+            self.logits = scale * (self.logits + self.total * lower) + block.mul_(terms).sum(-1, keepdim=True)
+            block = terms
+        self.total = self.total * scale + block.sum(-1, keepdim=True)
+        if self.words is not None:
+            self.words.mul_(scale)
+            if weight.dtype == torch.float32:
+                self.words.addmm_(block, weight)
+            else:
+                self.words += block.to(weight.dtype) @ weight
+        self.largest = largest
+
+    def logprob(self) -> Tensor:
+        """(n,) of the targets."""
+        return (self.chosen - self.largest - self.total.log())[:, 0]
+
+    def entropy(self) -> Tensor:
+        """(n,) in nats."""
+        assert self.logits is not None
+        return (self.total.log() - self.logits / self.total)[:, 0]
+
+    def mean(self) -> Tensor:
+        """(n, D): the words' weights averaged by their probabilities."""
+        assert self.words is not None
+        return self.words / self.total
 
 
 def target_logprobs(

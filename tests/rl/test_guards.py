@@ -53,10 +53,10 @@ def test_guard_stops_when_it_stays_materially_worse() -> None:
 
 def test_guard_keeps_the_best_where_the_last_is_materially_worse() -> None:
     guard = Guard("stop", 3, None, path=along(0.0, 1.0, 2.0, 1.95, 2.0, 1.95))
-    guard.end(None)  # type: ignore[arg-type]  # a plateau: roles are not touched
+    guard.end({})  # a plateau
     assert guard.chosen is None
     guard = Guard("warn", 3, None, path=along(0.0, 1.0, 2.0, 2.1, 2.0, 0.5, 0.4))
-    guard.end(None)  # type: ignore[arg-type]
+    guard.end({})
     assert guard.chosen == 9
     guard.belief = Belief(
         Projection(np.zeros(2, np.float32), np.eye(2, dtype=np.float32)), LinearHead.prior(2)
@@ -67,7 +67,7 @@ def test_guard_keeps_the_best_where_the_last_is_materially_worse() -> None:
         in said
     )
     assert "went from +2.10 to +0.40 log-odds" in said
-    Guard("stop", 3, None).end(None)  # type: ignore[arg-type]  # nothing seen
+    Guard("stop", 3, None).end({})  # nothing seen
 
 
 def test_what_points_lose() -> None:

@@ -9,17 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from trl import RLOOTrainer
 
 from palate import checkpoints
-from palate.config import RlooConfig, UserError
+from palate.config import RewardConfig, RlooConfig, UserError
 from palate.doctor import DoctorError
 from palate.generation import sample
 from palate.hardware import probe
 from palate.models import Loaded, load, lora, quiet_libraries
 from palate.project import Project
-from palate.rl import online_trl, rloo
+from palate.reward import train as reward_train
+from palate.rl import guards, online_trl, rloo
+from palate.rl.guards import Guard
 from palate.rl.online_trl import OwnRollouts, Rollouts, padded_tokens, reference_is_start, with_policy
+from palate.rl.prompted import default_learning_rate
 from palate.rl.rewards import Part, Rewards
 from palate.tree import TreeForward
 
@@ -70,7 +74,10 @@ def test_learns_what_the_reward_says(project: Project, capsys: pytest.CaptureFix
 def test_a_stopped_run_ends_as_the_uninterrupted_one(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = rloo.run(project, config(project, steps=5, passes=2))
+    _reward_of_votes(project)
+    judges = ("reward-1", f"{project.folder / 'taste.py'}:letters")  # the first lets the guard watch
+    some = config(project, steps=8, passes=2, reward=judges, keep_every=1)
+    whole = rloo.run(project, some)
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)
     judged = Rollouts.judge
     asked = 0
@@ -78,15 +85,15 @@ def test_a_stopped_run_ends_as_the_uninterrupted_one(
     def stopping(self: Rollouts, prompts: Any) -> list[float]:
         nonlocal asked
         asked += 1
-        if asked == 4:
+        if asked == 7:
             raise KeyboardInterrupt
         return judged(self, prompts)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Rollouts, "judge", stopping)
-        rloo.run(project, config(project, steps=5, passes=2))
+        rloo.run(project, some)
     stopped = project.run("rloo-2")
-    assert stopped.status == "stopped" and list((Path(stopped.path) / "checkpoints").glob("step-*"))
+    assert stopped.status == "stopped" and list((Path(stopped.path) / "checkpoints").glob("step-*/guard.pt"))
     resumed = rloo.run(project, replace(config(project), resume="rloo-2"))
     assert _weights(project, whole.id).equal(_weights(project, resumed.id))
     first, second = (
@@ -97,6 +104,37 @@ def test_a_stopped_run_ends_as_the_uninterrupted_one(
         [{n: v for n, v in row.items() if "seconds" not in n} for row in rows] for rows in (first, second)
     ]
     assert timeless[0] == timeless[1]
+    assert whole.metrics["gao_curve"] == resumed.metrics["gao_curve"] is not None
+    assert not (Path(resumed.path) / "snapshots").exists()
+
+
+def _reward_of_votes(project: Project) -> None:
+    reward_train.run(
+        project, RewardConfig(project.folder, device="cpu", dtype="float32", learning_curve=False)
+    )
+
+
+def test_the_guard_ends_the_run_and_puts_the_best_policy_back(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the guard thinks is decided here; that it is obeyed is tested."""
+    _reward_of_votes(project)
+    seen: list[torch.Tensor] = []
+    see = Guard.see
+
+    def keeping(self: Guard, step: int, kl: float, reward: float, states: Any, weights: Any) -> None:
+        see(self, step, kl, reward, states, weights)
+        seen.append(torch.cat([one.detach().flatten() for one in weights.values()]).clone())
+
+    monkeypatch.setattr(Guard, "see", keeping)
+    monkeypatch.setattr(Guard, "stops", lambda self: len(self.path) == 4)
+    monkeypatch.setattr(guards, "losses", lambda path: (2, [1.0] * len(path)))
+    run = rloo.run(project, config(project, steps=9, reward=("reward-1",), keep_every=1))
+    assert run.metrics["steps"] == 4 and run.metrics["kept_step"] == 2
+    assert "kept the policy of step 2" in capsys.readouterr().out
+    saved = load_file(Path(run.path) / "adapter/adapter_model.safetensors")
+    assert sorted(torch.cat([one.flatten() for one in saved.values()]).tolist()) == sorted(seen[2].tolist())
+    assert not torch.equal(seen[2], seen[3])
 
 
 def _weights(project: Project, run: str) -> torch.Tensor:
@@ -295,8 +333,6 @@ def test_defaults_that_are_wrong_on_a_cpu_and_dropout(project: Project) -> None:
 
 def test_rate_for_full_training_does_nothing_to_lora() -> None:
     """TRL's default is 1e-6."""
-    from palate.rl.online_run import default_learning_rate
-
     assert default_learning_rate(4_000_000) == 1e-3 and default_learning_rate(10**9) == 1e-5
 
 

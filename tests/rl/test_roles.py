@@ -36,10 +36,12 @@ def judged(ranked_project: Make) -> Project:
     return project
 
 
-def roles_of(project: Project, reward: str | None = "reward-1") -> tuple[Loaded, Roles]:
+def roles_of(
+    project: Project, reward: str | None = "reward-1", value_layers: float = 1.0
+) -> tuple[Loaded, Roles]:
     loaded = load(project, project.base, CPU)
     folder = None if reward is None else Path(project.run(reward).path) / "reward"
-    return loaded, Roles.adapters(loaded, 4, 0, folder)
+    return loaded, Roles.adapters(loaded, 4, 0, folder, value_layers)
 
 
 def shaken(roles: Roles) -> None:
@@ -124,6 +126,40 @@ def test_training_a_role_moves_that_role_alone(judged: Project) -> None:
         assert weights_hash(roles.parameters(other).items()) == hashes[other]
         assert weights_hash(roles.parameters(role).items()) != hashes[role]
         torch.testing.assert_close(roles.look(TREES, 1.0).rewards, rewards)
+
+
+@pytest.mark.parametrize("reward", ["reward-1", None])
+def test_a_value_of_upper_layers_starts_from_the_reward_and_trains_from_what_was_kept(
+    judged: Project, reward: str | None
+) -> None:
+    _, whole = roles_of(judged, reward)
+    _, roles = roles_of(judged, reward, 0.5)
+    assert roles.below == 1 and roles_of(judged, reward)[1].below == 0
+    with torch.no_grad():
+        for one in (whole, roles):  # a head of zeros would hide what the states are
+            one.value_head.weight += 0.1
+    torch.testing.assert_close(roles.look(TREES, 1.0).values, whole.look(TREES, 1.0).values)
+    trained = roles.parameters(VALUE)
+    assert set(trained) < set(whole.parameters(VALUE)) and "value_head.weight" in trained
+    assert not any(".layers.0." in name for name in trained)
+    shaken(roles)
+    apart, together = roles.look_apart(TREES, 1.0, keep=True), roles.look_together(TREES, 1.0, keep=True)
+    torch.testing.assert_close(apart.below, together.below)
+    torch.testing.assert_close(apart.values, together.values, atol=1e-5, rtol=1e-5)
+    assert apart.below is not None and len(apart.below) == 4 + 3 + 2 + 2 + 4
+    assert roles.look(TREES, 1.0).below is None
+    gradients = []
+    for kept in (None, apart.below):
+        with roles.training(VALUE) as forward:
+            values = roles.values(forward, TREES, kept)
+            torch.testing.assert_close(values.detach(), apart.values, atol=1e-5, rtol=1e-5)
+            values.square().sum().backward()
+            gradients.append([one.grad.clone() for one in trained.values() if one.grad is not None])
+            for one in trained.values():
+                one.grad = None
+    assert len(gradients[0]) == len(trained)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 def test_detail_4_samples_are_scored_with_the_probabilities_they_were_drawn_from(judged: Project) -> None:

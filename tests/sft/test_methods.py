@@ -148,7 +148,7 @@ def test_a_run_of_each(tiny_models: dict[str, Path], tmp_path: Path, settings: d
 
 
 def test_what_can_not_be_done_is_said_before_anything_is_written(
-    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
     project = make_project(tmp_path / "project", tiny_models["llama"])
     for settings, message in (
@@ -159,10 +159,6 @@ def test_what_can_not_be_done_is_said_before_anything_is_written(
         with pytest.raises(UserError, match=message) as caught:
             run(project, config(project, **settings))
         assert "\n" not in str(caught.value)
-    with monkeypatch.context() as launched:
-        launched.setenv("ACCELERATE_USE_FSDP", "true")
-        with pytest.raises(UserError, match="every process holds a whole copy"):
-            run(project, config(project))
     assert not project.runs()
     with pytest.raises(UserError, match="--layers takes 0 to 2"):
         run(project, config(project, method="freeze", layers=3))

@@ -18,7 +18,7 @@ from palate.sft.checkpoints import Before, before
 from palate.sft.dataset import Row
 from palate.sft.methods import trainee
 from palate.sft.train import run
-from palate.trainer_checkpoints import latest, step_of, writing
+from palate.trainers import latest, step_of, writing
 from tests.sft.test_train import config, make_project
 from tests.test_checkpoints import killed_at, made
 
