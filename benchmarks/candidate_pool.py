@@ -102,7 +102,8 @@ def _hidden(loaded: Any, whole: list[list[tuple[list[Any], str]]]) -> tuple[Floa
     """The decoder's output, (P, K, H), at each completion's last token and as the mean over the completion's tokens."""
     import torch
 
-    from palate.tree import TreeForward, micro_batches
+    from palate.tree import TreeForward
+    from palate.tree_packing import micro_batches
 
     forward = TreeForward.of(loaded.model, loaded.hardware)
     trees = [loaded.encoder.tree(group[0][0], [text for _, text in group]) for group in whole]

@@ -17,8 +17,9 @@ import statistics
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ def arguments(description: str) -> argparse.Namespace:
     given = parser.parse_args()
     given.repeats = given.repeats or (1 if given.quick else 3)
     return given
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16; one that does not emulates it, some twenty times slower."""
+    import torch
+
+    from palate.hardware import probe
+
+    return probe("cpu").dtype == torch.bfloat16
 
 
 def tell(figures: dict[str, Any]) -> None:
@@ -111,6 +121,26 @@ def finish(
     )
 
 
+def kept(log: Path, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """One finished part of a long benchmark: `key` and what `make` found, from the JSON lines in `log` if it is there."""
+    if log.exists():
+        for line in log.read_text().splitlines():
+            known: dict[str, Any] = json.loads(line)
+            if key.items() <= known.items():
+                return known
+    found = {**key, **make()}
+    with log.open("a") as file:
+        file.write(json.dumps(found) + "\n")
+    print(json.dumps(found)[:600], flush=True)
+    return found
+
+
+def in_a_folder(make: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What `make(folder, *arguments)` returns, in a folder that goes afterwards."""
+    with tempfile.TemporaryDirectory() as place:
+        return make(Path(place), *arguments)
+
+
 def own_environment(name: str, *packages: str) -> Path:
     """The interpreter of an environment that has our packages, and these exact ones before them (pip's notation)."""
     folder = CACHE / name
@@ -134,7 +164,8 @@ def _measure(script: str, side: str, more: Sequence[str], python: Path | None = 
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "OMP_WAIT_POLICY": "passive",  # as the palate command sets it; both sides, or a busy machine decides
+        "OMP_WAIT_POLICY": "passive",  # as the palate command sets them; both sides, or a busy machine decides
+        "GOMP_SPINCOUNT": "5000",
     }
     command = [str(python or sys.executable), script, "--side", side, *more]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -147,5 +178,8 @@ def _measure(script: str, side: str, more: Sequence[str], python: Path | None = 
 
 def _short(figures: Any) -> str:
     if isinstance(figures, dict):
-        return ", ".join(f"{name} {value:,.4g}" for name, value in figures.items())
+        return ", ".join(
+            f"{name} {value:,.4g}" if isinstance(value, int | float) else f"{name} {value}"
+            for name, value in figures.items()
+        )
     return "-" if figures is None else f"{figures}"

@@ -3,11 +3,12 @@
     python benchmarks/dpo_speed.py [--quick]
 
 Cases: `k2` (one pair per prompt, as `default` and `best`), `k4` (rankings of four, six pairs each: one tree for us, six rows for
-TRL), `k4_32k` (the same with a vocabulary of 32,000, against TRL's default), `k4_100m` (97M weights, two steps). Eight prompts a
+TRL), `k4_32k` (the same with a vocabulary of 32,000, against TRL's default), `k4_100m` (97M weights, one step). Eight prompts a
 step, LoRA of rank 16 on all linear layers. Losses of the first step are compared too. Seconds cover the reference's
 log-probabilities and the optimiser steps, not imports or tokenization. TRL runs as a newcomer gets it on a CPU
 (`default`: bf16 autocast, gradient checkpointing) and in its best setting for this machine (`best`: the fastest of
-bf16 or float32 without checkpointing, reference computed beforehand or not). `memory` is peak memory, peer / ours.
+bf16 or float32 without checkpointing, reference computed beforehand or not). A CPU without bfloat16 emulates it, some twenty
+times slower: there `default` is float32 too, which favours the peer, and the bfloat16 settings are left out. `memory` is peak memory, peer / ours.
 """
 
 import math
@@ -18,12 +19,13 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import preference_pairs as shared
-from common import arguments, finish, in_turn, medians, tell
+from common import arguments, finish, has_bfloat16, in_turn, medians, tell
 
 BATCH = 8  # prompts a step
 PROMPT, COMPLETION = 70, 49  # mean tokens
 PEERS: dict[str, dict[str, bool]] = {
     "default": {},
+    "default_fp32": {"bf16": False},
     "bf16": {"gradient_checkpointing": False},
     "bf16_precomputed": {"gradient_checkpointing": False, "precompute_ref_log_probs": True},
     "fp32": {"gradient_checkpointing": False, "bf16": False},
@@ -42,11 +44,18 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "k2": Case(2, 96, 4096, False, tuple(PEERS)),
-    "k4": Case(4, 32, 4096, False, ("default", "bf16_precomputed", "fp32_precomputed")),
+    "k2": Case(2, 96, 4096, False, ("default", "bf16", "bf16_precomputed", "fp32", "fp32_precomputed")),
+    "k4": Case(4, 64, 4096, False, ("default", "bf16_precomputed", "fp32_precomputed")),
     "k4_32k": Case(4, 16, 32_000, False, ("default",)),
-    "k4_100m": Case(4, 16, 16_000, True, ("default", "bf16_precomputed")),
+    "k4_100m": Case(4, 8, 16_000, True, ("default", "bf16_precomputed", "fp32_precomputed")),
 }
+
+
+def peers_of(case: Case) -> list[str]:
+    """The settings of TRL that this machine is asked to run; its default first."""
+    if has_bfloat16():
+        return list(case.peers)
+    return ["default_fp32", *(side for side in case.peers if side.startswith("fp32"))]
 
 
 def ours(model: Any, rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -137,20 +146,21 @@ def main() -> None:
     best_settings = {}
     for name in [given.case] if given.case else CASES:
         case = CASES[name]
+        peers = peers_of(case)
         flags = ["--case", name, *(["--quick"] if given.quick else [])]
-        found = in_turn(__file__, ["ours", *case.peers], 1 if case.large else given.repeats, *flags)
+        found = in_turn(__file__, ["ours", *peers], 1 if case.large else given.repeats, *flags)
         sides = {side: medians(runs) for side, runs in found.items()}
-        best = min(case.peers, key=lambda side: sides[side]["seconds"])
+        best = min(peers, key=lambda side: sides[side]["seconds"])
         prefix = "" if name == "k2" else f"{name.replace('_32k', '')}_"
         after = "_32k" if name.endswith("_32k") else ""
-        for label, side in (("default", "default"), ("best", best)):
-            if label == "best" and len(case.peers) == 1:
+        for label, side in (("default", peers[0]), ("best", best)):
+            if label == "best" and len(peers) == 1:
                 continue
             key = f"{prefix}{label}{after}"
             ratios[key] = sides[side]["seconds"] / sides["ours"]["seconds"]
             told["ours"][key], told["peer"][key] = sides["ours"], sides[side]
         if name == "k2":
-            ratios["memory"] = sides["default"]["peak_rss_mb"] / sides["ours"]["peak_rss_mb"]
+            ratios["memory"] = sides[peers[0]]["peak_rss_mb"] / sides["ours"]["peak_rss_mb"]
             ratios["memory_best"] = sides[best]["peak_rss_mb"] / sides["ours"]["peak_rss_mb"]
         best_settings[name] = best
         if len({round(side["steps"]) for side in sides.values()}) > 1:

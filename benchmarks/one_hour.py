@@ -20,11 +20,13 @@ import argparse
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import finish
+from common import finish, kept
 
 from palate import importing, sampling
 from palate.config import (
@@ -68,21 +70,15 @@ def main() -> None:
     if given.quick:
         given.seeds, given.votes, given.tastes, given.prompts = 1, 12, given.tastes[:1], 16
         given.log = Path(tempfile.mkdtemp()) / "log.jsonl"
-    done = [json.loads(line) for line in given.log.read_text().splitlines()] if given.log.exists() else []
+    done = []
     for seed in range(given.first, given.first + given.seeds):
         with tempfile.TemporaryDirectory() as place:
-            made: Project | None = None
+            made = cache(partial(start, Path(place) / "start", given.prompts, given.k, seed, given.quick))
             for taste in given.tastes:
                 for select in SELECTIONS:
                     key = {"seed": seed, **settings(given, taste, select)}
-                    if any(key.items() <= one.items() for one in done):
-                        continue
-                    made = made or start(Path(place) / "start", given.prompts, given.k, seed, given.quick)
-                    found = {**key, **arm(made, taste, select, given.votes, seed, given.quick)}
-                    done.append(found)
-                    with given.log.open("a") as log:
-                        log.write(json.dumps(found) + "\n")
-                    print(found, flush=True)
+                    make = partial(arm, made, taste, select, given.votes, seed, given.quick)
+                    done.append(kept(given.log, key, make))
     report(done, given)
 
 
@@ -144,11 +140,13 @@ def fine_tuned(folder: Path, prompts: int, seed: int, quick: bool) -> Project:
     return project
 
 
-def arm(base: Project, taste: str, select: str, votes: int, seed: int, quick: bool) -> dict[str, Any]:
+def arm(
+    base: Callable[[], Project], taste: str, select: str, votes: int, seed: int, quick: bool
+) -> dict[str, Any]:
     """Win rates of both kinds of DPO, the reward's accuracy by the taste, and the hours of reading."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "arm"
-        shutil.copytree(base.folder, folder)
+        shutil.copytree(base().folder, folder)
         project = Project.open(folder)
         who = SimulateConfig(
             folder, taste=taste, annotators=1, votes=votes, overlap=0.0, noise=0.0, seed=seed

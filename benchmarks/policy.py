@@ -15,11 +15,12 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import finish
+from common import finish, in_a_folder, kept
 
 from palate import demo
 from palate.config import DemoConfig, DpoConfig, EvalConfig, PpoConfig, RlooConfig
@@ -50,20 +51,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.quick:
         given.seeds, given.log = 1, Path(tempfile.mkdtemp()) / "log.jsonl"
-    done = [json.loads(line) for line in given.log.read_text().splitlines()] if given.log.exists() else []
-    for seed in range(given.first, given.first + given.seeds):
-        key = {"seed": seed, "methods": given.methods}
-        if any(key.items() <= one.items() for one in done):
-            continue
-        with tempfile.TemporaryDirectory() as place:
-            done.append({**key, **one_seed(Path(place) / "demo", seed, given)})
-        with given.log.open("a") as log:
-            log.write(json.dumps(done[-1]) + "\n")
-        print(json.dumps(done[-1]), flush=True)
     wanted = [
-        one for one in done
-        if one["methods"] == given.methods and given.first <= one["seed"] < given.first + given.seeds
-    ]  # fmt: skip
+        kept(given.log, {"seed": seed, "methods": given.methods}, partial(in_a_folder, one_seed, seed, given))
+        for seed in range(given.first, given.first + given.seeds)
+    ]
     ratios, ours = {}, {}
     for name in [*given.methods, "best_of_16"]:
         lows = [one[name]["low"] for one in wanted]
@@ -76,8 +67,9 @@ def main() -> None:
     finish("policy", ratios, ours, {}, {**vars(given), "log": str(given.log)})
 
 
-def one_seed(folder: Path, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+def one_seed(place: Path, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Win rates of every method and of best of 16."""
+    folder = place / "demo"
     demo.run(DemoConfig(folder, seed=seed, quick=given.quick, browser=False))
     project = Project.open(folder)
     seconds = {name: trained(project, name, seed, given.quick) for name in given.methods}

@@ -2,14 +2,14 @@
 
 `episodes`: the fine-tuned built-in model with LoRA on all linear layers, the same prompts, 64 episodes a rollout (one answer
 to each prompt), at most 64 tokens, 2 minibatches, 2 epochs, the same reward (a reward run; for TRL merged into a
-sequence-classification model), the same learning rate. `episodes_k4`: ours with four answers to each of a quarter of the
+sequence-classification model), the same learning rate (of our value's adapter five times that, as `palate ppo` has it; TRL's value trains whole). `episodes_k4`: ours with four answers to each of a quarter of the
 prompts. `reward`: the mean score of the last rollouts, start 0. `memory`: a random Llama of 106M weights, 16 episodes, peak
 memory above the interpreter with its libraries. `memory_vs_sft`: our LoRA fine-tuning of it on as many tokens at once.
 
     python benchmarks/ppo_speed.py [--quick] [--repeats 3]
 
 TRL runs in an environment of its own, made at the first call; it runs as it is best on this CPU: float32 or bfloat16,
-whichever is faster, without gradient checkpointing.
+whichever is faster (float32 alone where the CPU has no bfloat16), without gradient checkpointing.
 """
 
 import json
@@ -20,9 +20,9 @@ from typing import Any
 
 import psutil
 import torch
-from common import arguments, finish, in_turn, medians, own_environment, peak_bytes, tell
+from common import arguments, finish, has_bfloat16, in_turn, medians, own_environment, peak_bytes, tell
 
-EPISODES, TOKENS, MINIBATCHES, EPOCHS, RATE = 64, 64, 2, 2, 1e-3
+EPISODES, TOKENS, MINIBATCHES, EPOCHS, RATE, KL = 64, 64, 2, 2, 1e-3, 0.05
 RANK = 16
 LAST = 3  # rollouts that `reward` is the mean of
 PEER = "trl==1.12.0"
@@ -41,10 +41,11 @@ def main() -> None:
     peer = own_environment("trl-1.12.0", PEER)
     quick = ["--quick"] if given.quick else []
     python = {"trl": peer, "trl_bf16": peer}
+    peers = ["trl", "trl_bf16"] if has_bfloat16() else ["trl"]
     with tempfile.TemporaryDirectory() as place:
         prepare(Path(place), given.quick)
         speed = in_turn(
-            __file__, ["ours", "ours_k4", "trl", "trl_bf16"], given.repeats, "--folder", place, "--case", "small", *quick,
+            __file__, ["ours", "ours_k4", *peers], given.repeats, "--folder", place, "--case", "small", *quick,
             python=python,
         )  # fmt: skip
         memory = in_turn(
@@ -52,7 +53,7 @@ def main() -> None:
         )
     fast = {side: medians(runs) for side, runs in speed.items()}
     big = {side: medians(runs) for side, runs in memory.items()}
-    best = min(("trl", "trl_bf16"), key=lambda side: fast[side]["seconds_per_episode"])
+    best = min(peers, key=lambda side: fast[side]["seconds_per_episode"])
     cost = {side: one["seconds_per_episode"] for side, one in fast.items()}
     ratios = {
         "episodes": cost[best] / cost["ours"],
@@ -136,6 +137,7 @@ def ours(given: Any, steps: int) -> None:
     from palate.models import load
     from palate.rl.guards import Guard
     from palate.rl.ppo import Ppo
+    from palate.rl.ppo_train import VALUE_TIMES
     from palate.rl.rewards import OnBase, Part, Rewards
     from palate.rl.roles import POLICY, VALUE, Roles
 
@@ -143,13 +145,16 @@ def ours(given: Any, steps: int) -> None:
     bare = psutil.Process().memory_info().rss
     prompts = json.loads((given.folder / "prompts.json").read_text())
     loaded = load(None, str(given.folder / given.case), probe("cpu", "auto"))
-    roles = Roles.adapters(loaded, RANK, 0, given.folder / f"{given.case}_reward")
     config = PpoConfig(
         steps=rollouts, batch_size=episodes, k=4 if given.side == "ours_k4" else 1, minibatches=MINIBATCHES,
-        ppo_epochs=EPOCHS, max_new_tokens=tokens, value_warmup=0, target_kl=None, guard="off",
+        ppo_epochs=EPOCHS, max_new_tokens=tokens, value_warmup=0, target_kl=None, guard="off", kl=KL,
     )  # fmt: skip
+    judge = given.folder / f"{given.case}_reward"
+    roles = Roles.adapters(loaded, RANK, 0, judge, config.value_layers)
     rewards = Rewards((Part("reward", 1.0),), (OnBase(),))
-    ppo = Ppo(roles, rewards, prompts, config, {POLICY: RATE, VALUE: RATE}, Guard("off", 5, None))
+    ppo = Ppo(
+        roles, rewards, prompts, config, {POLICY: RATE, VALUE: VALUE_TIMES * RATE}, Guard("off", 5, None)
+    )
     began = time.perf_counter()
     history = ppo.optimise(lambda *_, **__: None)
     seconds = time.perf_counter() - began
@@ -187,7 +192,7 @@ def trl(given: Any, steps: int) -> None:
                 per_device_train_batch_size=episodes, gradient_accumulation_steps=1,
                 num_mini_batches=MINIBATCHES, num_ppo_epochs=EPOCHS, total_episodes=episodes * rollouts,
                 response_length=tokens, stop_token_id=encoder.stop_ids[0], temperature=1.0, learning_rate=RATE,
-                missing_eos_penalty=1.0, kl_coef=0.05, num_sample_generations=0, save_strategy="no", report_to="none",
+                missing_eos_penalty=1.0, kl_coef=KL, num_sample_generations=0, save_strategy="no", report_to="none",
                 logging_steps=1, disable_tqdm=True,
             ),
             processing_class=tokenizer, model=policy, ref_model=None, reward_model=judge, value_model=copy.deepcopy(judge),

@@ -104,7 +104,7 @@ def parts(model: Any, rows: list[dict[str, Any]], k: int) -> dict[str, float]:
     from palate.models import Loaded
     from palate.reward.model import RewardModel
     from palate.sequences import EncodedTree
-    from palate.tree import pack
+    from palate.tree_packing import pack
 
     loaded = Loaded(model, None, None, "", probe("cpu", "auto"))  # type: ignore[arg-type]
     reward = RewardModel.new(loaded, "lora", 4096, seed=0)

@@ -10,14 +10,14 @@ Finished seeds are kept in --log.
 """
 
 import argparse
-import json
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import finish
+from common import finish, in_a_folder, kept
 from one_hour import fine_tuned, wins
 
 from palate import loop
@@ -40,20 +40,14 @@ def main() -> None:
     given = parser.parse_args()
     if given.quick:
         given.seeds, given.votes, given.log = 1, 8, Path(tempfile.mkdtemp()) / "log.jsonl"
-    done = [json.loads(line) for line in given.log.read_text().splitlines()] if given.log.exists() else []
-    for seed in range(given.first, given.first + given.seeds):
-        key = {"seed": seed, "votes": given.votes, "policy": given.policy}
-        if any(key.items() <= one.items() for one in done):
-            continue
-        with tempfile.TemporaryDirectory() as place:
-            done.append({**key, **one_seed(Path(place), seed, given)})
-        with given.log.open("a") as log:
-            log.write(json.dumps(done[-1]) + "\n")
-        print(done[-1], flush=True)
     wanted = [
-        one for one in done if one["votes"] == given.votes and one["policy"] == given.policy
-        and given.first <= one["seed"] < given.first + given.seeds
-    ]  # fmt: skip
+        kept(
+            given.log,
+            {"seed": seed, "votes": given.votes, "policy": given.policy},
+            partial(in_a_folder, one_seed, seed, given),
+        )
+        for seed in range(given.first, given.first + given.seeds)
+    ]
     names = ("first", "second", "control")
     means = {name: float(np.mean([one[name]["value"] for one in wanted])) for name in names}
     gains = [one["second"]["value"] - one["control"]["value"] for one in wanted]
