@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from palate import importing
-from palate.config import GrpoConfig, ImportConfig, UserError
-from palate.data.demo import ideas, instruction
+from palate.config import GrpoConfig, UserError
 from palate.hardware import probe
 from palate.models import load
 from palate.project import Project
@@ -17,27 +15,22 @@ from palate.rl import grpo
 Make = Callable[..., Project]
 
 
-def config(project: Project, **changes: object) -> GrpoConfig:
-    (project.folder / "taste.py").write_text(
-        "def letters(prompts, texts):\n    return [float('e' in text) for text in texts]\n"
-    )
+def config(project: Project, taste: str = "letters", **changes: object) -> GrpoConfig:
+    file = project.folder / "taste.py"
+    if not file.exists():
+        file.write_text("def letters(prompts, texts):\n    return [float('e' in text) for text in texts]\n")
     plain: dict[str, object] = {
-        "reward": (f"{project.folder / 'taste.py'}:letters",), "steps": 3, "batch_size": 16, "learning_rate": 3e-2,
+        "reward": (f"{file}:{taste}",), "steps": 3, "batch_size": 16, "learning_rate": 3e-2,
         "max_new_tokens": 6, "missing_eos_penalty": 0.0, "best_of": 4, "device": "cpu", "dtype": "float32",
     }  # fmt: skip
     return GrpoConfig(project.folder, **{**plain, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
-def test_learns_what_the_reward_says(tmp_path: Path) -> None:
-    # a model that writes: what a random one says hardly depends on its adapters
-    project = Project.create(tmp_path / "project")
-    file = tmp_path / "ideas.jsonl"
-    file.write_text("".join(json.dumps({"prompt": instruction(idea)}) + "\n" for idea in ideas(40, 0)))
-    importing.run(project, ImportConfig((file,), project=project.folder))
-    some = config(project, steps=10, batch_size=32, passes=2, kl=0.0, learning_rate=2e-3, max_new_tokens=48)
-    (project.folder / "taste.py").write_text(
-        "def letters(prompts, texts):\n    return [-len(text) / 50 for text in texts]\n"
+def test_learns_what_the_reward_says(writing_project: Project) -> None:
+    project = writing_project
+    some = config(
+        project, "brief", steps=20, batch_size=32, passes=2, kl=0.0, learning_rate=2e-3, max_new_tokens=48
     )
     run = grpo.run(project, some)
     assert run.status == "done" and run.artefact == {
@@ -47,8 +40,8 @@ def test_learns_what_the_reward_says(tmp_path: Path) -> None:
     }
     rows = [json.loads(line) for line in (Path(run.path) / "metrics.jsonl").read_text().splitlines()]
     first, last = (sum(row["reward"] for row in part) / 3 for part in (rows[:3], rows[-3:]))
-    assert last > first + 0.5 and run.metrics["reward"] > run.metrics["reward_before"] + 0.5
-    assert len(rows) == 10 and rows[0].keys() >= {"reward", "entropy", "clipped", "grad_norm", "length"}
+    assert last > first + 0.4 and run.metrics["reward"] > run.metrics["reward_before"] + 0.4
+    assert len(rows) == 20 and rows[0].keys() >= {"reward", "entropy", "clipped", "grad_norm", "length"}
     load(project, run.id, probe("cpu", "float32"))
 
 
