@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from palate import environment
+
 Figures = dict[str, float]
 
 ROOT = Path(__file__).parents[1]
@@ -158,17 +160,14 @@ def own_environment(name: str, *packages: str) -> Path:
 
 def _measure(script: str, side: str, more: Sequence[str], python: Path | None = None) -> Figures:
     source = str(ROOT / "src")
-    environment = {
+    variables = {
+        **environment.VARIABLES,  # as the palate command sets them, for both sides
         **os.environ,
         "PYTHONPATH": os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "OMP_WAIT_POLICY": "passive",  # as the palate command sets them; both sides, or a busy machine decides
-        "GOMP_SPINCOUNT": "5000",
     }
     command = [str(python or sys.executable), script, "--side", side, *more]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     figures: Figures = json.loads(done.stdout.strip().splitlines()[-1])

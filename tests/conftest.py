@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from palate import environment
 from palate.data.records import Annotator, Assignment, Comparison, Completion, Prompt, Vote
 from palate.project import Project
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+environment.prepare()
 
 ROOT = Path(__file__).parents[1]
 Make = Callable[..., Project]

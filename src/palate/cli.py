@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from palate import config as settings
-from palate import launched
+from palate import environment, launched
 from palate.config import UserError
 
 Command = Callable[[Any], None]
@@ -267,7 +267,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"palate: there is no command '{name}'; `palate --help` lists them", file=sys.stderr)
         raise SystemExit(2)
     kind, command = COMMANDS[name]
-    _quiet()
+    environment.prepare()
     try:
         if (launched.processes() > 1 or launched.sharding()) and name not in TOGETHER:
             raise UserError("it runs in one process: start it without accelerate launch or torchrun")
@@ -310,26 +310,6 @@ def parse(kind: type, name: str, arguments: list[str]) -> Any:
             settings.from_mapping(kind, section, f"{path}, section {name}")
             sections |= section
     return read(settings.from_mapping(kind, sections, name)) if sections else config
-
-
-def _quiet() -> None:
-    """Keep the libraries' chatter, telemetry and update checks away from the terminal and the network.
-
-    Threads that wait for each other spin for a moment and then sleep. Two threads of PPO on the built-in model, seconds an
-    answer on a free machine and beside two busy processes: 0.096 and 0.13 without spinning, 0.060 and 0.16 with 5,000
-    turns, 0.058 and more than 0.25 with OpenMP's own habit (one measurement each).
-    """
-    for variable, value in {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "OMP_WAIT_POLICY": "passive",  # both are read once, when torch is imported
-        "GOMP_SPINCOUNT": "5000",
-        "OPENBLAS_NUM_THREADS": "1",  # numpy's, for statistics: small matrices, beside people who vote; torch has its own
-    }.items():
-        os.environ.setdefault(variable, value)
 
 
 def _fail(name: str, message: str, status: int) -> None:

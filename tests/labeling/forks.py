@@ -204,10 +204,10 @@ def _become(arguments: list[str], cwd: str, umask: int, constants: dict[str, flo
 
 def _main() -> None:
     del sys.path[0]  # the folder of this file
-    from palate import cli
+    from palate import cli, environment
     from palate.config import LabelConfig
 
-    cli._quiet()  # variables that libraries read when they are imported
+    environment.prepare()
     cli.parse(LabelConfig, "label", ["--project", os.devnull])  # for what tyro imports meanwhile
     for module in IMPORTED:
         importlib.import_module(module)
