@@ -32,13 +32,14 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "palate
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """--quick, --repeats, and the --side and --case that the script calls itself with."""
+    """--quick, --repeats, and what the script calls itself with: --side, --case, --folder, --seed."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a smoke run: small, once, proves nothing")
     parser.add_argument("--repeats", type=int, help="runs of each side; default 3, with --quick 1")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--case", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)  # the number of the repeat
     given = parser.parse_args()
     given.repeats = given.repeats or (1 if given.quick else 3)
     return given
@@ -72,11 +73,13 @@ def in_turn(
     script: str, sides: Sequence[str], repeats: int, *more: str, python: Mapping[str, Path] | None = None
 ) -> dict[str, list[Figures]]:
     """The figures of every side, measured in alternation (ours, peer, ours, peer, ...); `python`: interpreters of sides that
-    need an environment of their own."""
+    need an environment of their own. A side is told its repeat as `--seed`."""
     found: dict[str, list[Figures]] = {side: [] for side in sides}
     for repeat in range(repeats):
         for side in sides if repeat % 2 == 0 else reversed(sides):  # neither side always runs first
-            found[side].append(_measure(script, side, more, (python or {}).get(side)))
+            found[side].append(
+                _measure(script, side, [*more, "--seed", f"{repeat}"], (python or {}).get(side))
+            )
     return found
 
 

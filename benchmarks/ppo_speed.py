@@ -3,7 +3,7 @@
 `episodes`: the fine-tuned built-in model with LoRA on all linear layers, the same prompts, 64 episodes a rollout (one answer
 to each prompt), at most 64 tokens, 2 minibatches, 2 epochs, the same reward (a reward run; for TRL merged into a
 sequence-classification model), the same learning rate (of our value's adapter five times that, as `palate ppo` has it; TRL's value trains whole). `episodes_k4`: ours with four answers to each of a quarter of the
-prompts. `reward`: the mean score of the last rollouts, start 0. `memory`: a random Llama of 106M weights, 16 episodes, peak
+prompts. `reward`: the mean score of the last rollouts, start 0; every repeat has a seed of its own. `memory`: a random Llama of 106M weights, 16 episodes, peak
 memory above the interpreter with its libraries. `memory_vs_sft`: our LoRA fine-tuning of it on as many tokens at once.
 
     python benchmarks/ppo_speed.py [--quick] [--repeats 3]
@@ -66,6 +66,7 @@ def main() -> None:
         {"episodes": fast["ours"], "episodes_k4": fast["ours_k4"], "memory": big["ours"], "memory_vs_sft": big["ours"]},
         {"episodes": fast[best], "episodes_k4": fast[best], "memory": big["trl"], "memory_vs_sft": big["sft"]},
         {"episodes_per_rollout": EPISODES, "tokens": TOKENS, "repeats": given.repeats, "quick": given.quick, "peer": PEER, "peer_side": best},
+        rewards={side: [run["reward"] for run in runs] for side, runs in speed.items()},
     )  # fmt: skip
 
 
@@ -147,10 +148,10 @@ def ours(given: Any, steps: int) -> None:
     loaded = load(None, str(given.folder / given.case), probe("cpu", "auto"))
     config = PpoConfig(
         steps=rollouts, batch_size=episodes, k=4 if given.side == "ours_k4" else 1, minibatches=MINIBATCHES,
-        ppo_epochs=EPOCHS, max_new_tokens=tokens, value_warmup=0, target_kl=None, guard="off", kl=KL,
+        ppo_epochs=EPOCHS, max_new_tokens=tokens, value_warmup=0, target_kl=None, guard="off", kl=KL, seed=given.seed,
     )  # fmt: skip
     judge = given.folder / f"{given.case}_reward"
-    roles = Roles.adapters(loaded, RANK, 0, judge, config.value_layers)
+    roles = Roles.adapters(loaded, RANK, given.seed, judge, config.value_layers)
     rewards = Rewards((Part("reward", 1.0),), (OnBase(),))
     ppo = Ppo(
         roles, rewards, prompts, config, {POLICY: RATE, VALUE: VALUE_TIMES * RATE}, Guard("off", 5, None)
@@ -185,6 +186,7 @@ def trl(given: Any, steps: int) -> None:
     )
     policy = AutoModelForCausalLM.from_pretrained(str(place / case), dtype=torch.float32)
     shift = json.loads((place / f"{case}_reward" / "reward.json").read_text())
+    torch.manual_seed(given.seed)  # of the adapter, too
     with tempfile.TemporaryDirectory() as scratch:
         trainer = PPOTrainer(
             args=PPOConfig(
@@ -193,7 +195,7 @@ def trl(given: Any, steps: int) -> None:
                 num_mini_batches=MINIBATCHES, num_ppo_epochs=EPOCHS, total_episodes=episodes * rollouts,
                 response_length=tokens, stop_token_id=encoder.stop_ids[0], temperature=1.0, learning_rate=RATE,
                 missing_eos_penalty=1.0, kl_coef=KL, num_sample_generations=0, save_strategy="no", report_to="none",
-                logging_steps=1, disable_tqdm=True,
+                logging_steps=1, disable_tqdm=True, seed=given.seed,
             ),
             processing_class=tokenizer, model=policy, ref_model=None, reward_model=judge, value_model=copy.deepcopy(judge),
             train_dataset=data, eval_dataset=data.select(range(min(8, len(data)))),
