@@ -24,6 +24,7 @@ from common import arguments, finish, has_bfloat16, in_turn, medians, own_enviro
 
 EPISODES, TOKENS, MINIBATCHES, EPOCHS, RATE, KL = 64, 64, 2, 2, 1e-3, 0.05
 RANK = 16
+FIRST_SEED = 10  # how the value's head starts was chosen on seeds 0 to 5
 LAST = 3  # rollouts that `reward` is the mean of
 PEER = "trl==1.12.0"
 BIG = {
@@ -34,6 +35,7 @@ BIG = {
 
 def main() -> None:
     given = arguments(__doc__.splitlines()[0])
+    given.seed += FIRST_SEED
     if given.side:
         steps = 3 if given.quick else 12
         {"ours": ours, "ours_k4": ours, "trl": trl, "trl_bf16": trl, "sft": sft}[given.side](given, steps)

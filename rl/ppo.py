@@ -22,9 +22,9 @@ https://arxiv.org/abs/2403.17031, and the code it describes), numbered in the co
 Deviations, on purpose: minibatches are drawn by prompt, so that answers of one prompt share its computation [17]; a
 completion's samples do not depend on the process that draws them, so two processes give the numbers of one [7]; losses are
 means over a minibatch's tokens, not of sequences' means (Yu et al. 2025, https://arxiv.org/abs/2503.14476); the value has
-parameters and a learning rate of its own, so its coefficient 0.1 is gone, and trains its upper layers alone, from what the
-reward's lower ones put out [16]; scores are those of the reward run's standard deviations over its training completions, not of
-the start policy's samples [9].
+parameters and a learning rate of its own, so its coefficient 0.1 is gone, it starts from the reward's adapter under a head of
+zeros, and trains its upper layers alone, from what the reward's lower ones put out [16]; scores are those of the reward run's
+standard deviations over its training completions, not of the start policy's samples [9].
 """
 
 import random

@@ -1,7 +1,8 @@
 """One frozen base, four roles: policy, value and reward are LoRA adapters on it, the reference is the base without any.
 
-Four models cost the memory of one. The value starts from the reward's adapter and head where a reward run stands on the
-same base [16 of the details in ppo.py], else from an adapter that changes nothing and a head of zeros.
+Four models cost the memory of one. The value starts from the reward's adapter where a reward run stands on the same base [16 of
+the details in ppo.py], else from one that changes nothing, and from a head of zeros: what the reward says of half an answer
+varies far more than what the answer comes to, so its head explains less than the mean does.
 Of the value's adapter only the upper layers train, half of them by default: the others stay the reward's, and what they put out
 is computed once a rollout, not in every pass over it.
 With full fine-tuning the policy and the value are models of their own, and the reference is a third.
@@ -81,8 +82,6 @@ class Roles:
         wrapped = replace(forward, model=model)
         if reward is not None:
             judge = read(loaded, reward, wrapped)
-            head.weight.data.copy_(judge.head.weight.detach() / judge.std)
-            head.bias.data.fill_(-judge.mean / judge.std)
         roles = dict.fromkeys((POLICY, VALUE, REFERENCE), wrapped)
         found = cls(loaded, roles, head, True, judge, divided(wrapped, value_layers))
         found.activate(POLICY)

@@ -83,12 +83,17 @@ def test_detail_5_logits_are_divided_by_the_temperature(judged: Project) -> None
     torch.testing.assert_close(look.entropy, -(logprobs.exp() * logprobs).sum(-1), atol=1e-5, rtol=1e-5)
 
 
-def test_detail_16_value_starts_as_the_reward_reads(judged: Project) -> None:
+def test_detail_16_value_starts_from_what_the_reward_reads_and_from_zero(judged: Project) -> None:
     _, roles = roles_of(judged)
-    look = roles.look(TREES, 1.0)
+    assert roles.look(TREES, 1.0).values.abs().max() == 0
+    judge = roles.reward
+    assert judge is not None
+    with torch.no_grad():
+        roles.value_head.weight.copy_(judge.head.weight / judge.std)
+        roles.value_head.bias.fill_(-judge.mean / judge.std)
     # a value stands before its token: that of a completion's second token is the reward of its first one alone
     rewards = load_reward(judged, "reward-1", CPU).score_trees([EncodedTree(TREES[1].prompt, [[22]], 0, 0)])
-    assert float(look.values[-3]) == pytest.approx(rewards[0][0], abs=1e-4)
+    assert float(roles.look(TREES, 1.0).values[-3]) == pytest.approx(rewards[0][0], abs=1e-4)
     _, fresh = roles_of(judged, None)
     assert fresh.look(TREES, 1.0).values.abs().max() == 0
 
