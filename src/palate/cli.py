@@ -101,6 +101,7 @@ def _together(config: Any, run: Callable[[Any, Any], Any], follow: Callable[[Any
     else:
         with redirect_stdout(io.StringIO()):  # the first process speaks for all
             follow(project)
+        team().end()
 
 
 def _reward_features(config: settings.RewardFeaturesConfig) -> None:
