@@ -26,8 +26,8 @@ from palate.rl.roles import POLICY, REFERENCE, VALUE, Roles
 from palate.rl.rollouts import see
 from palate.runs import ActiveRun
 
-# The rate of the value's adapter, in the policy's. It starts from a head that has read whole answers only, so what it says in
-# the middle of one is far off (explained variance -3.5); at the policy's own rate the policy waits for it for a dozen rollouts.
+# The rate of the value's adapter, in the policy's. It was found when the value still started from the reward's head, far off in the
+# middle of an answer: at the policy's own rate the policy waited for it for a dozen rollouts.
 VALUE_TIMES = 5.0
 
 
